@@ -1,0 +1,48 @@
+use std::fmt;
+
+/// What is wrong with a policy: where, what stands there, and what would be right.
+///
+/// The text reads `policy.rate_limit.rules[2].fill_interval: "0s" must be at least 0.001s`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct FieldError {
+    /// From the root of the document, e.g. `policy.rate_limit.rules[2].max_tokens`.
+    pub path: String,
+    /// The offending value as written, cut to a readable length; empty where there is none.
+    pub value: String,
+    /// What would be right.
+    pub remedy: String,
+}
+
+/// Longer values are cut: the message goes to a log line.
+const MAX_VALUE: usize = 80;
+
+impl FieldError {
+    /// An error about a field that has no value to show: missing, unknown, given twice.
+    pub fn at(path: impl Into<String>, remedy: impl Into<String>) -> FieldError {
+        FieldError { path: path.into(), value: String::new(), remedy: remedy.into() }
+    }
+
+    /// An error about the value of a field.
+    pub fn value(
+        path: impl Into<String>,
+        value: impl fmt::Display,
+        remedy: impl Into<String>,
+    ) -> FieldError {
+        let mut text = value.to_string();
+        if let Some((cut, _)) = text.char_indices().nth(MAX_VALUE) {
+            text.truncate(cut);
+            text.push('…');
+        }
+        FieldError { path: path.into(), value: text, remedy: remedy.into() }
+    }
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.path)?;
+        if !self.value.is_empty() {
+            write!(f, "{} ", self.value)?;
+        }
+        f.write_str(&self.remedy)
+    }
+}
