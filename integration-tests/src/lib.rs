@@ -1,1 +1,23 @@
+//! Runs weir's modules in a real Envoy and talks to it the way clients do.
+//!
+//! A test starts [`Upstream`]s and an [`Envoy`], sends requests with one of the clients in
+//! [`http`], edits the policy with [`Envoy::put_policy`], and compares what the clients saw with
+//! Envoy's statistics. Nothing sleeps where a condition can be awaited ([`wait`]).
+//!
+//! Everything panics with a sentence that says what to do: it is test code.
 
+pub mod envoy;
+pub mod http;
+pub mod jwt;
+pub mod load;
+pub mod paths;
+pub mod pki;
+pub mod policy;
+pub mod upstream;
+pub mod wait;
+
+pub use envoy::{Cluster, Envoy, Filter, Listener, Route};
+pub use http::{Client, H1Conn, H2Conn, Request, Response};
+pub use load::Load;
+pub use upstream::Upstream;
+pub use wait::wait_until;

@@ -1,0 +1,158 @@
+//! The bootstrap of a test's Envoy, and its start.
+
+use super::process::Process;
+use super::{Cluster, Envoy, Filter, Listener, ecds};
+use crate::http::{Client, Request};
+use crate::paths::{self, TempDir};
+use crate::policy;
+use crate::wait::{DEADLINE, wait_for};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+pub struct Builder {
+    workers: u32,
+    directory: TempDir,
+    listeners: Vec<Listener>,
+    clusters: Vec<Cluster>,
+    module: Option<PathBuf>,
+    first_policy: String,
+    may_be_bad: bool,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            workers: 1,
+            directory: TempDir::new(),
+            listeners: Vec::new(),
+            clusters: Vec::new(),
+            module: None,
+            first_policy: policy::to_json(policy::PASS_THROUGH),
+            may_be_bad: false,
+        }
+    }
+}
+
+impl Builder {
+    /// Worker threads, each with a VM of its own. Default 1.
+    pub fn workers(mut self, workers: u32) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    pub fn listener(mut self, listener: Listener) -> Self {
+        self.listeners.push(listener);
+        self
+    }
+
+    pub fn cluster(mut self, cluster: Cluster) -> Self {
+        self.clusters.push(cluster);
+        self
+    }
+
+    /// The policy to start with, in YAML or JSON. Default: everything passes.
+    pub fn policy(mut self, text: &str) -> Self {
+        self.first_policy = policy::to_json(text);
+        self
+    }
+
+    /// A policy to start with that Envoy may refuse.
+    pub fn bad_first_policy(mut self, text: &str) -> Self {
+        self.may_be_bad = true;
+        self.policy(text)
+    }
+
+    /// Another module than the built rate limiter.
+    pub fn module(mut self, module: PathBuf) -> Self {
+        self.module = Some(module);
+        self
+    }
+
+    /// The directory that Envoy will run in, for certificates and the like.
+    pub fn directory(&self) -> &std::path::Path {
+        self.directory.path()
+    }
+
+    /// Starts Envoy and waits until it serves.
+    pub fn start(self) -> Envoy {
+        let ours = |l: &Listener| l.filters().iter().any(|f| matches!(f, Filter::Weir { .. }));
+        let has_weir = self.listeners.iter().any(ours);
+        let module = match self.module {
+            Some(module) => module,
+            None if has_weir => paths::module("rate_limit"),
+            None => PathBuf::new(),
+        };
+        let base = self.directory.path();
+        std::fs::create_dir_all(ecds::directory(base)).expect("writable");
+        ecds::write(base, &module, &self.first_policy);
+
+        let listeners: Vec<_> = self
+            .listeners
+            .iter()
+            .map(|l| l.to_json(base, &module))
+            .collect();
+        let clusters: Vec<_> = self.clusters.iter().map(|c| c.to_json(base)).collect();
+        let bootstrap = base.join("bootstrap.json");
+        let text = bootstrap_json(&listeners, &clusters);
+        std::fs::write(&bootstrap, format!("{text:#}")).expect("writable");
+
+        let admin_path = base.join("admin.address");
+        let mut process = Process::start(base, self.workers, &bootstrap, &admin_path);
+        let admin = wait_for("Envoy opens its admin port", DEADLINE, || {
+            if let Some(status) = process.ended() {
+                panic!("Envoy did not start ({status}):\n{}", process.tail());
+            }
+            let text = std::fs::read_to_string(&admin_path).ok()?;
+            text.trim().parse().ok()
+        });
+        let wanted: Vec<_> = self.listeners.iter().filter(|l| !l.is_internal()).collect();
+        let ports = wait_for("Envoy opens its listeners", DEADLINE, || {
+            if let Some(status) = process.ended() {
+                panic!("Envoy ended ({status}):\n{}", process.tail());
+            }
+            let ready = Client::new(admin).send(&Request::get("/ready")).status == 200;
+            let ports = listener_ports(admin);
+            (ready && wanted.iter().all(|l| ports.contains_key(l.name()))).then_some(ports)
+        });
+        let envoy = Envoy {
+            process,
+            directory: self.directory,
+            admin,
+            ports,
+            module,
+        };
+        if has_weir {
+            envoy.await_first_policy(self.may_be_bad);
+        }
+        envoy
+    }
+}
+
+fn listener_ports(admin: SocketAddr) -> BTreeMap<String, SocketAddr> {
+    let response = Client::new(admin).send(&Request::get("/listeners?format=json"));
+    let listeners = response.json();
+    let statuses = listeners["listener_statuses"].as_array();
+    let port = |status: &Value| {
+        let address = &status["local_address"]["socket_address"];
+        let ip = address["address"].as_str()?.parse().ok()?;
+        let port = address["port_value"].as_u64()?.try_into().ok()?;
+        let name = status["name"].as_str()?.to_owned();
+        (port != 0).then(|| (name, SocketAddr::new(ip, port)))
+    };
+    statuses.into_iter().flatten().filter_map(port).collect()
+}
+
+/// The bootstrap around listeners and clusters.
+fn bootstrap_json(listeners: &[Value], clusters: &[Value]) -> Value {
+    // Metric names carry their labels in Istio's encoding; these tags make them labels again.
+    let tag = |name: &str| json!({"tag_name": name, "regex": format!("({name}=\\.=(.*?);\\.;)")});
+    json!({
+        "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}},
+        "stats_config": {
+            "stats_tags": [tag("policy"), tag("rule"), tag("outcome"), tag("result")],
+        },
+        "static_resources": {"listeners": listeners, "clusters": clusters},
+    })
+}

@@ -1,0 +1,91 @@
+//! A cluster with one endpoint.
+
+use crate::pki::{Authority, Identity};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+
+/// Where a route leads.
+pub struct Cluster {
+    name: String,
+    endpoint: Endpoint,
+    http2: bool,
+    tls: Option<Value>,
+}
+
+enum Endpoint {
+    Tcp(SocketAddr),
+    /// A listener of the same Envoy, by its name.
+    Listener(String),
+}
+
+impl Cluster {
+    /// HTTP/1.1 to an upstream.
+    pub fn h1(name: &str, address: SocketAddr) -> Self {
+        Self {
+            name: name.to_owned(),
+            endpoint: Endpoint::Tcp(address),
+            http2: false,
+            tls: None,
+        }
+    }
+
+    /// HTTP/2 with prior knowledge, for gRPC.
+    pub fn h2(name: &str, address: SocketAddr) -> Self {
+        Self {
+            http2: true,
+            ..Self::h1(name, address)
+        }
+    }
+
+    /// Leads to a listener made with [`super::Listener::internal`].
+    pub fn listener(name: &str, listener: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            endpoint: Endpoint::Listener(listener.to_owned()),
+            http2: false,
+            tls: None,
+        }
+    }
+
+    /// Mutual TLS with this certificate.
+    pub fn tls(mut self, authority: &Authority, identity: &Identity) -> Self {
+        self.tls = Some(json!({
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+                "common_tls_context": super::listener::tls_context(authority, identity),
+            },
+        }));
+        self
+    }
+
+    pub(super) fn to_json(&self, directory: &std::path::Path) -> Value {
+        let address = match &self.endpoint {
+            Endpoint::Tcp(address) => json!({"socket_address": {
+                "address": address.ip().to_string(), "port_value": address.port(),
+            }}),
+            Endpoint::Listener(name) => super::listener::pipe(directory, name),
+        };
+        let mut cluster = json!({
+            "name": self.name,
+            "type": "STATIC",
+            "connect_timeout": "2s",
+            "load_assignment": {
+                "cluster_name": self.name,
+                "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+            },
+        });
+        if self.http2 {
+            cluster["typed_extension_protocol_options"] = json!({
+                "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                    "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                    "explicit_http_config": {"http2_protocol_options": {}},
+                },
+            });
+        }
+        if let Some(tls) = &self.tls {
+            cluster["transport_socket"] = tls.clone();
+        }
+        cluster
+    }
+}

@@ -1,0 +1,229 @@
+//! HTTP/2 by hand: any header block that a client could send, in literal HPACK without Huffman, and
+//! every frame of the answer.
+
+use super::READ_TIMEOUT;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const CONTINUATION: u8 = 9;
+
+const END_STREAM: u8 = 1;
+const ACK: u8 = 1;
+const END_HEADERS: u8 = 4;
+const PADDED: u8 = 8;
+const PRIORITY: u8 = 0x20;
+
+/// The largest payload that every peer takes (RFC 9113, 4.2).
+const MAX_FRAME: usize = 16_384;
+
+/// A header block, decoded.
+pub type Block = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// All that came back on one stream.
+#[derive(Debug, Default)]
+pub struct H2Reply {
+    /// Header blocks in order: headers, and trailers if any.
+    pub blocks: Vec<Block>,
+    pub data: Vec<u8>,
+    /// The first block ended the stream: for gRPC, a trailers-only reply.
+    pub headers_only: bool,
+    /// The error code of RST_STREAM.
+    pub reset: Option<u32>,
+    /// The connection ended: the error code of GOAWAY, if one was sent.
+    pub gone: Option<Option<u32>>,
+}
+
+impl H2Reply {
+    pub fn status(&self) -> Option<u16> {
+        self.header(":status")?.parse().ok()
+    }
+
+    /// The first line of that name, in any block.
+    pub fn header(&self, name: &str) -> Option<String> {
+        let mut lines = self.blocks.iter().flatten();
+        let (_, value) = lines.find(|(n, _)| n == name.as_bytes())?;
+        Some(String::from_utf8_lossy(value).into_owned())
+    }
+}
+
+/// One connection; streams are used one after the other.
+pub struct H2Conn {
+    socket: TcpStream,
+    decoder: fluke_hpack::Decoder<'static>,
+    next_stream: u32,
+}
+
+impl H2Conn {
+    /// Connects and exchanges settings with prior knowledge.
+    pub fn connect(address: SocketAddr) -> io::Result<Self> {
+        let socket = TcpStream::connect(address)?;
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(READ_TIMEOUT))?;
+        let mut this = Self {
+            socket,
+            decoder: fluke_hpack::Decoder::new(),
+            next_stream: 1,
+        };
+        this.socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")?;
+        // INITIAL_WINDOW_SIZE as large as it gets, so that no answer waits for a window update.
+        let mut settings = vec![0, 4];
+        settings.extend_from_slice(&0x7fff_ffff_u32.to_be_bytes());
+        this.frame(SETTINGS, 0, 0, &settings)?;
+        Ok(this)
+    }
+
+    /// Writes a request and reads until its stream or the connection ends.
+    pub fn request(&mut self, headers: &[(&[u8], &[u8])], body: Option<&[u8]>) -> H2Reply {
+        let stream = self.next_stream;
+        self.next_stream += 2;
+        let block = encode(headers);
+        let written = self.write_request(stream, &block, body);
+        let mut reply = H2Reply::default();
+        // A peer that refuses a header block closes while we still write; its answer counts.
+        if self.read_reply(stream, &mut reply).is_err() || written.is_err() {
+            reply.gone.get_or_insert(None);
+        }
+        reply
+    }
+
+    fn write_request(&mut self, stream: u32, block: &[u8], body: Option<&[u8]>) -> io::Result<()> {
+        let ends = if body.is_none() { END_STREAM } else { 0 };
+        let mut chunks = block.chunks(MAX_FRAME).peekable();
+        let mut kind = HEADERS;
+        let mut flags = ends;
+        while let Some(chunk) = chunks.next() {
+            if chunks.peek().is_none() {
+                flags |= END_HEADERS;
+            }
+            self.frame(kind, flags, stream, chunk)?;
+            (kind, flags) = (CONTINUATION, 0);
+        }
+        match body {
+            Some(body) => self.frame(DATA, END_STREAM, stream, body),
+            None => Ok(()),
+        }
+    }
+
+    fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> io::Result<()> {
+        let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+        let mut frame = length.to_be_bytes()[1..].to_vec();
+        frame.extend_from_slice(&[kind, flags]);
+        frame.extend_from_slice(&stream.to_be_bytes());
+        frame.extend_from_slice(payload);
+        self.socket.write_all(&frame)
+    }
+
+    fn read_reply(&mut self, stream: u32, reply: &mut H2Reply) -> io::Result<()> {
+        let mut block = Vec::new();
+        let mut ends = false;
+        loop {
+            let (kind, flags, id, payload) = self.read_frame()?;
+            match kind {
+                SETTINGS if flags & ACK == 0 => self.frame(SETTINGS, ACK, 0, &[])?,
+                PING if flags & ACK == 0 => self.frame(PING, ACK, 0, &payload)?,
+                GOAWAY => {
+                    let code = payload.get(4..8).map(be32);
+                    reply.gone = Some(code);
+                }
+                RST_STREAM if id == stream => {
+                    reply.reset = payload.get(..4).map(be32);
+                    return Ok(());
+                }
+                HEADERS | CONTINUATION => {
+                    // Blocks of other streams pass the decoder too: its table is the connection's.
+                    if kind == HEADERS {
+                        ends = flags & END_STREAM != 0;
+                        block.clear();
+                    }
+                    block.extend_from_slice(unpadded(kind, flags, &payload));
+                    if flags & END_HEADERS == 0 {
+                        continue;
+                    }
+                    let decoded = self
+                        .decoder
+                        .decode(&block)
+                        .map_err(|e| io::Error::other(format!("HPACK: {e:?}")))?;
+                    if id == stream {
+                        reply.headers_only = ends && reply.blocks.is_empty();
+                        reply.blocks.push(decoded);
+                    }
+                    if id == stream && ends {
+                        return Ok(());
+                    }
+                }
+                DATA if id == stream => {
+                    reply
+                        .data
+                        .extend_from_slice(unpadded(kind, flags, &payload));
+                    if flags & END_STREAM != 0 {
+                        return Ok(());
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn read_frame(&mut self) -> io::Result<(u8, u8, u32, Vec<u8>)> {
+        let mut head = [0; 9];
+        self.socket.read_exact(&mut head)?;
+        let length = be32(&[0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; length as usize];
+        self.socket.read_exact(&mut payload)?;
+        let id = be32(&head[5..9]) & 0x7fff_ffff;
+        Ok((head[3], head[4], id, payload))
+    }
+}
+
+fn unpadded(kind: u8, flags: u8, payload: &[u8]) -> &[u8] {
+    let mut rest = payload;
+    if kind == CONTINUATION {
+        return rest;
+    }
+    if flags & PADDED != 0 {
+        let padding = usize::from(rest[0]);
+        rest = &rest[1..rest.len() - padding];
+    }
+    if kind == HEADERS && flags & PRIORITY != 0 {
+        rest = &rest[5..];
+    }
+    rest
+}
+
+fn be32(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0, |n, b| n << 8 | u32::from(*b))
+}
+
+/// RFC 7541, 6.2.2: literal header field without indexing, new name; no Huffman code.
+fn encode(headers: &[(&[u8], &[u8])]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (name, value) in headers {
+        out.push(0);
+        for string in [name, value] {
+            length_prefix(&mut out, string.len());
+            out.extend_from_slice(string);
+        }
+    }
+    out
+}
+
+/// RFC 7541, 5.1: an integer with a 7-bit prefix.
+fn length_prefix(out: &mut Vec<u8>, length: usize) {
+    if length < 127 {
+        out.push(length as u8);
+        return;
+    }
+    out.push(127);
+    let mut rest = length - 127;
+    while rest >= 128 {
+        out.push((rest % 128) as u8 | 0x80);
+        rest /= 128;
+    }
+    out.push(rest as u8);
+}
