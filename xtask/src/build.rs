@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
-use crate::paths::{artefacts, shown, wasm_target};
+use crate::paths::{WASM_TARGET, artefacts, root, shown};
 use crate::postlink;
 use crate::process::must_succeed;
 use crate::setup::WasmToolchain;
@@ -75,8 +75,9 @@ pub fn run(toolchain: &WasmToolchain, with_noop: bool) -> Result<()> {
 
 fn build(toolchain: &WasmToolchain, module: &Module) -> Result<(PathBuf, Vec<u8>)> {
     let mut cargo = toolchain.cargo("build");
-    must_succeed(cargo.args(["--quiet", "--profile", "wasm", "-p", module.package]))?;
-    let linked = wasm_target()
+    must_succeed(cargo.args(["--profile", "wasm", "-p", module.package]))?;
+    let linked = root()
+        .join(WASM_TARGET)
         .join("wasm32-unknown-unknown/wasm")
         .join(module.package.replace('-', "_"))
         .with_extension("wasm");
@@ -122,7 +123,7 @@ mod tests {
 
     #[test]
     fn every_module_is_a_package_of_the_workspace() {
-        let workspace = fs::read_to_string(crate::paths::root().join("Cargo.toml")).unwrap();
+        let workspace = fs::read_to_string(root().join("Cargo.toml")).unwrap();
         for module in &MODULES {
             let folder = match module.kind {
                 Kind::Filter => module.package.replacen("weir-", "filters/", 1),

@@ -16,10 +16,9 @@ pub fn artefacts() -> PathBuf {
 }
 
 /// Cargo's folder for the modules. One of its own: the native build and this one neither wait for
-/// each other's lock nor invalidate each other's work.
-pub fn wasm_target() -> PathBuf {
-    root().join("target/wasm")
-}
+/// each other's lock nor invalidate each other's work. Relative to the root, where cargo runs, so
+/// that a command shown to a person is one to type.
+pub const WASM_TARGET: &str = "target/wasm";
 
 /// `path` as a person in the repository's root would write it.
 pub fn shown(path: &Path) -> String {

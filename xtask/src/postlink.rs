@@ -86,15 +86,16 @@ fn check_imports(module: &Module) -> Result<()> {
     for import in module.imports.iter() {
         let is_function = matches!(import.kind, ImportKind::Function(_));
         let is_served = match import.module.as_str() {
-            "env" => import.name.starts_with("proxy_"),
+            // `proxy_on_*` is the other direction: a callback that was declared, not defined.
+            "env" => import.name.starts_with("proxy_") && !import.name.starts_with("proxy_on_"),
             "wasi_snapshot_preview1" => WASI.contains(&import.name.as_str()),
             _ => false,
         };
         if !is_function || !is_served {
             bail!(
                 "the module imports `{}.{}`, which is not for a filter: it may import functions \
-                 `env.proxy_*` and `wasi_snapshot_preview1.{}`. Something it uses expects a \
-                 browser, a file system or threads",
+                 `env.proxy_*` (host calls, no callbacks) and `wasi_snapshot_preview1.{}`. Something \
+                 it uses expects a browser, a file system or threads",
                 import.module,
                 import.name,
                 WASI.join("`/`")
@@ -195,6 +196,7 @@ mod tests {
             ("__wbindgen_placeholder__", "__wbindgen_describe"),
             ("wasi_snapshot_preview1", "fd_write"),
             ("env", "memcpy"),
+            ("env", "proxy_on_memory_allocate"),
         ] {
             let wasm = linked(&format!(
                 r#"(import "{module}" "{name}" (func $foreign))

@@ -43,7 +43,7 @@ impl WasmToolchain {
         };
         forget(&mut command, is_for_native_code);
         command.arg(subcommand).args(["--target", TARGET]);
-        command.arg("--target-dir").arg(paths::wasm_target());
+        command.args(["--target-dir", paths::WASM_TARGET]);
         if let Self::Debian { linker, .. } = self {
             // The outer cargo points the loader at its own toolchain's libraries.
             forget(&mut command, |name| {
