@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
-use crate::paths::{WASM_TARGET, artefacts, root, shown};
+use crate::paths::{WASM_TARGET, make_artefacts, root, shown};
 use crate::postlink;
 use crate::process::must_succeed;
 use crate::setup::WasmToolchain;
@@ -86,7 +86,9 @@ fn build(toolchain: &WasmToolchain, module: &Module) -> Result<(PathBuf, Vec<u8>
         Kind::Filter => postlink::run(&linked)?,
         Kind::Noop => linked,
     };
-    let file = artefacts().join(module.artefact).with_extension("wasm");
+    let file = make_artefacts()?
+        .join(module.artefact)
+        .with_extension("wasm");
     write_if_new(&file, &finished)?;
     Ok((file, finished))
 }
@@ -97,10 +99,9 @@ fn write_if_new(file: &Path, bytes: &[u8]) -> Result<()> {
     if fs::read(file).is_ok_and(|there| there == bytes) {
         return Ok(());
     }
-    fs::create_dir_all(artefacts())?;
     let part = file.with_extension(format!("part-{}", std::process::id()));
-    fs::write(&part, bytes)?;
-    Ok(fs::rename(&part, file)?)
+    fs::write(&part, bytes).with_context(|| shown(&part))?;
+    fs::rename(&part, file).with_context(|| shown(file))
 }
 
 #[cfg(test)]

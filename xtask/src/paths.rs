@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::{Context, Result};
+
 /// The repository's root: the parent of this crate.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -13,6 +15,18 @@ pub fn root() -> &'static Path {
 /// so it stays here even where `CARGO_TARGET_DIR` moves cargo's own files.
 pub fn artefacts() -> PathBuf {
     root().join("target/weir")
+}
+
+/// Makes sure that the folder is there and this user may write to it.
+pub fn make_artefacts() -> Result<PathBuf> {
+    let folder = artefacts();
+    std::fs::create_dir_all(&folder).with_context(|| {
+        format!(
+            "cannot make {}: is the checkout another user's?",
+            folder.display()
+        )
+    })?;
+    Ok(folder)
 }
 
 /// Cargo's folder for the modules. One of its own: the native build and this one neither wait for

