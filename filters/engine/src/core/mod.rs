@@ -1,0 +1,14 @@
+//! What all four filters share: the request and its values, matching, keys, the ports.
+
+pub mod headers;
+pub mod index;
+pub mod key;
+pub mod matcher;
+pub mod policy;
+pub mod ports;
+pub mod regex;
+pub mod reply;
+pub mod request;
+pub mod source;
+pub mod template;
+pub mod value;

@@ -1,0 +1,55 @@
+//! What the engine asks of its surroundings. The wasm host, the simulated host of the tests and the
+//! terminal each implement these; the engine knows nothing else of the world.
+
+/// Nanoseconds of a monotonic clock that all workers of a process share.
+pub type Nanos = u64;
+
+/// The version of a shared value, as the store gave it out.
+pub type Cas = u32;
+
+/// Overwrites whatever stands there.
+pub const BLIND: Cas = 0;
+
+pub trait Clock {
+    fn now(&mut self) -> Nanos;
+}
+
+/// Data that all workers of a process share, with the semantics of proxy-wasm's C++ host: there is
+/// no create-if-absent (a set on a missing key succeeds whatever `cas` says), no delete and no
+/// listing; versions come from one counter, so an equal version means an untouched value.
+pub trait SharedStore {
+    /// The value and its version, or `None` for a key that was never set.
+    fn get(&mut self, key: &[u8]) -> Option<(Vec<u8>, Cas)>;
+    /// Writes when the version is still `cas`, or always with [`BLIND`].
+    fn set(&mut self, key: &[u8], value: &[u8], cas: Cas) -> Result<(), SetError>;
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetError {
+    /// Another worker wrote first.
+    Mismatch,
+    /// The store refused; trying again is of no use.
+    Failed,
+}
+
+/// Envoy attributes, read only when a rule asks.
+pub trait Attributes {
+    /// `path` has its segments separated by NUL. The encoding is Envoy's: text as it is, integers
+    /// as 8 bytes little-endian.
+    fn attribute(&mut self, path: &[u8]) -> Option<Vec<u8>>;
+}
+
+pub trait Rng {
+    fn random(&mut self) -> u64;
+}
+
+/// Counters and gauges by name; written by the tick, never per request.
+pub trait Metrics {
+    fn count(&mut self, name: &str, by: u64);
+    fn gauge(&mut self, name: &str, value: u64);
+}
+
+/// All that a decision needs.
+pub trait Ports: Clock + SharedStore + Attributes + Rng {}
+
+impl<T: Clock + SharedStore + Attributes + Rng> Ports for T {}

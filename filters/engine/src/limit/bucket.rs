@@ -1,0 +1,206 @@
+//! A decision on one bucket: the worker's lease, else the shared set under compare-and-set.
+
+use std::rc::Rc;
+
+use super::gcra::{Rate, lease_end};
+use super::lease::{Lease, LeaseTable};
+use super::slots::Set;
+use crate::core::key::Fingerprint;
+use crate::core::ports::{BLIND, Nanos, SetError, SharedStore};
+
+/// Real traffic on one key needs 1.02 tries; past this the policy decides (`on_error`).
+const TRIES: u32 = 8;
+
+/// A leased token is given out for at most this share of what is in the bucket, so that a bucket
+/// that runs low is shared out one by one.
+const LEASE_SHARE: u64 = 4;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Take {
+    /// `remaining`: whole tokens left, as far as this worker knows.
+    Admitted { remaining: u64 },
+    /// `wait`: until a token is there.
+    Refused { wait: Nanos },
+    /// Shared state could not be had.
+    Failed,
+}
+
+/// What happened on the way, for the metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Effort {
+    pub contention: u64,
+    pub evictions: u64,
+}
+
+/// Where the buckets of a rule lie and how they fill.
+#[derive(Clone, Debug)]
+pub struct Buckets {
+    /// The start of the keys of the rule's sets.
+    pub rule: Rc<[u8]>,
+    pub sets: u32,
+    pub rate: Rate,
+    /// The most that one worker may hold; 0 for none.
+    pub lease: u64,
+}
+
+impl Buckets {
+    fn place(&self, fingerprint: Fingerprint) -> u32 {
+        u32::try_from(fingerprint % u64::from(self.sets.max(1))).unwrap_or(0)
+    }
+
+    /// Takes one token.
+    pub fn take(
+        &self,
+        fingerprint: Fingerprint,
+        now: Nanos,
+        store: &mut impl SharedStore,
+        leases: &mut LeaseTable,
+        effort: &mut Effort,
+    ) -> Take {
+        if self.lease > 0
+            && let Some(lease) = leases.find(fingerprint)
+            && lease.spend(self.rate, now)
+        {
+            return Take::Admitted { remaining: lease.level.saturating_add(lease.tokens.into()) };
+        }
+        let key = set_key(&self.rule, self.place(fingerprint));
+        let mut bytes = Vec::new();
+        let mut lease = if self.lease > 0 { leases.find(fingerprint) } else { None };
+        let wanted = lease.as_deref().map_or(0, |lease| lease.appetite_at(now));
+        for _ in 0..TRIES {
+            let Some((mut set, cas)) = load(&key, self.rate, store) else { return Take::Failed };
+            set.rescale(self.rate, now);
+            let (mut slot, evicted) = set.take(fingerprint, now);
+            if let Some(lease) = lease.as_deref().filter(|lease| lease.granted > 0) {
+                // What the last lease did not spend was either spent by its end or is void: a lease
+                // of another rate ended with the policy that made it.
+                slot.bucket.release(self.rate, lease.epoch, lease.granted, 0, now);
+            }
+            let available = slot.bucket.available(self.rate, now);
+            if available == 0 {
+                return Take::Refused { wait: slot.bucket.wait(self.rate, now) };
+            }
+            let most = self.lease.min(available.saturating_sub(1) / LEASE_SHARE);
+            let extra = u32::try_from(most).unwrap_or(u32::MAX).min(wanted);
+            slot.bucket.take(self.rate, extra);
+            let epoch = slot.bucket.epoch;
+            set.put(slot);
+            set.write(&mut bytes);
+            match store.set(&key, &bytes, cas) {
+                Ok(()) => {}
+                Err(SetError::Mismatch) => {
+                    effort.contention = effort.contention.saturating_add(1);
+                    continue;
+                }
+                Err(SetError::Failed) => return Take::Failed,
+            }
+            effort.evictions = effort.evictions.saturating_add(u64::from(evicted));
+            let remaining = available.saturating_sub(1);
+            let held = Lease {
+                fingerprint,
+                rate: self.rate,
+                tokens: extra,
+                granted: extra,
+                epoch,
+                ends: lease_end(epoch),
+                level: remaining.saturating_sub(extra.into()),
+                appetite: wanted.min(u32::try_from(self.lease).unwrap_or(u32::MAX)),
+                acquired_at: now,
+                used_at: now,
+                rule: Rc::clone(&self.rule),
+                set: self.place(fingerprint),
+            };
+            match lease.take() {
+                Some(lease) => *lease = held,
+                None if self.lease > 0 => leases.follow(held),
+                None => {}
+            }
+            return Take::Admitted { remaining };
+        }
+        Take::Failed
+    }
+
+    /// Gives back a token that [`Buckets::take`] gave and that was not spent after all. When the
+    /// store is contended the token is lost, which refuses one request too many and admits none.
+    pub fn give_back(
+        &self,
+        fingerprint: Fingerprint,
+        now: Nanos,
+        store: &mut impl SharedStore,
+        leases: &mut LeaseTable,
+    ) {
+        if self.lease > 0
+            && let Some(lease) = leases.find(fingerprint)
+            && lease.rate == self.rate
+            && now < lease.ends
+            && lease.tokens < lease.granted
+        {
+            lease.tokens = lease.tokens.saturating_add(1);
+            return;
+        }
+        let key = set_key(&self.rule, self.place(fingerprint));
+        update(&key, self.rate, store, |set| {
+            let mut slot = set.known(fingerprint, now)?;
+            slot.bucket.give_back(self.rate, now);
+            set.put(slot);
+            Some(())
+        });
+    }
+}
+
+/// Returns what a lease has not spent. A policy that changed in between has voided it.
+pub fn return_lease(lease: &Lease, now: Nanos, store: &mut impl SharedStore) {
+    let key = set_key(&lease.rule, lease.set);
+    update(&key, lease.rate, store, |set| {
+        let mut slot = set.known(lease.fingerprint, now)?;
+        slot.bucket.release(lease.rate, lease.epoch, lease.granted, lease.tokens, now);
+        set.put(slot);
+        Some(())
+    });
+}
+
+/// Changes a set that is there and written under `rate`.
+fn update(
+    key: &[u8],
+    rate: Rate,
+    store: &mut impl SharedStore,
+    change: impl Fn(&mut Set) -> Option<()>,
+) {
+    let mut bytes = Vec::new();
+    for _ in 0..TRIES {
+        let Some((value, cas)) = store.get(key) else { return };
+        let Some(mut set) = Set::read(&value).filter(|set| set.rate == rate) else { return };
+        if change(&mut set).is_none() {
+            return;
+        }
+        set.write(&mut bytes);
+        if store.set(key, &bytes, cas) != Err(SetError::Mismatch) {
+            return;
+        }
+    }
+}
+
+/// The set and its version, created if need be. A set on a missing key succeeds whatever the
+/// version says, so a new set is written empty and read again: of two workers that create it at
+/// once, one may still undo the first take of the other, once in the life of the key.
+fn load(key: &[u8], rate: Rate, store: &mut impl SharedStore) -> Option<(Set, u32)> {
+    for _ in 0..2 {
+        if let Some((bytes, cas)) = store.get(key) {
+            return Some((Set::read(&bytes).unwrap_or_else(|| Set::new(rate)), cas));
+        }
+        let mut bytes = Vec::new();
+        Set::new(rate).write(&mut bytes);
+        store.set(key, &bytes, BLIND).ok()?;
+    }
+    None
+}
+
+fn set_key(rule: &[u8], set: u32) -> Vec<u8> {
+    let mut key = Vec::with_capacity(rule.len().saturating_add(8));
+    key.extend_from_slice(rule);
+    for shift in [28, 24, 20, 16, 12, 8, 4, 0] {
+        let digit = b"0123456789abcdef".get((set >> shift) as usize & 15).copied();
+        key.extend(digit);
+    }
+    key
+}

@@ -1,0 +1,447 @@
+//! The section `rate_limit` of a policy, at work.
+
+use weir_protos::FieldError;
+use weir_protos::v1::at_limit::QuotaHeaders;
+use weir_protos::v1::{Policy, RateLimit, direction, mode};
+
+use super::bucket::{Buckets, Effort, Take};
+use super::crew::Crew;
+use super::gcra::Rate;
+use super::metrics::{Counters, Outcome, SERIES_PER_RULE, labels};
+use super::reply::{Client, DegradeWay, degraded, draft_03, limit_item, missing_key, policy_item};
+use super::reply::{seconds, state_unavailable};
+use super::rule::{Rule, RuleScope};
+use super::worker::Worker;
+use crate::core::headers::HeaderMap;
+use crate::core::index::Index;
+use crate::core::key::{Fingerprint, KeyOutcome, Secret};
+use crate::core::policy::Common;
+use crate::core::ports::{Metrics, Nanos, Ports, SharedStore};
+use crate::core::reply::{LocalReply, trace_id};
+use crate::core::request::Request;
+
+/// More rules than this are a mistake, or work for a service.
+const MAX_RULES: usize = 10_000;
+
+/// Rules that no index finds are tested on every request.
+const MAX_UNINDEXED: usize = 64;
+
+/// A worker may hold `max_tokens / (LEASE_DIVISOR x workers)` tokens of a bucket, so all workers
+/// together hold at most an eighth.
+const LEASE_DIVISOR: u64 = 8;
+
+/// What is to be done with a request.
+#[derive(Debug, Default, PartialEq)]
+pub struct Decision {
+    /// Answer with this; nothing goes upstream.
+    pub reply: Option<LocalReply>,
+    /// To be set on the request. Envoy selects the route anew.
+    pub request_headers: Vec<(String, String)>,
+    /// What the response headers will need, where they need anything.
+    pub response: Option<ResponsePlan>,
+    /// What the access log and later filters should know, where there is something to say.
+    pub state: Option<String>,
+    /// A token was taken: the request is not to be charged again after an internal redirect.
+    pub is_charged: bool,
+}
+
+#[derive(Debug, Default, PartialEq)]
+pub struct ResponsePlan {
+    pub headers: Vec<(String, String)>,
+    pub quota: Option<Quota>,
+}
+
+/// Quota headers for a response that goes through.
+#[derive(Debug, PartialEq)]
+pub struct Quota {
+    pub policy: String,
+    pub limit: String,
+    /// The fewest tokens left under any of the rules.
+    pub remaining: u64,
+    pub draft_03: Vec<(String, String)>,
+}
+
+pub struct Limiter {
+    common: Common,
+    rules: Vec<Rule>,
+    index: Index,
+    counters: Counters,
+    crew: Crew,
+    /// Rules with this number or a higher one share a label.
+    labelled: usize,
+    /// Attribute that marks a request as charged.
+    mark: String,
+    splits: bool,
+    found: Vec<u32>,
+}
+
+/// A token taken for the request in hand.
+struct Taken {
+    rule: usize,
+    buckets: Buckets,
+    fingerprint: Fingerprint,
+    remaining: u64,
+}
+
+impl Limiter {
+    /// `plugin` is the name under which Envoy runs the filter; `vm` tells this worker from others.
+    pub fn compile(policy: &Policy, plugin: &str, vm: u64) -> Result<Limiter, FieldError> {
+        let common = Common::compile(policy, plugin)?;
+        let empty = RateLimit::default();
+        let section = policy.rate_limit.as_ref().unwrap_or(&empty);
+        let path = "policy.rate_limit";
+        if section.mesh.is_some() {
+            let remedy = "is not built in this version; remove it";
+            return Err(FieldError::at(format!("{path}.mesh"), remedy));
+        }
+        if section.rules.len() > MAX_RULES {
+            let remedy = "rules: must be at most 10000";
+            return Err(FieldError::value(format!("{path}.rules"), section.rules.len(), remedy));
+        }
+        let defaults = common.match_defaults(direction::Value::Inbound);
+        let mut ids = std::collections::BTreeMap::new();
+        let mut rules = Vec::with_capacity(section.rules.len());
+        for (place, rule) in section.rules.iter().enumerate() {
+            let path = format!("{path}.rules[{place}]");
+            let compiled = Rule::compile(rule, &path, &common, section.mode(), &defaults)?;
+            if let Some(first) = ids.insert(rule.id.as_str(), place) {
+                let remedy = format!("must be unique; rules[{first}] has it already");
+                return Err(FieldError::value(
+                    format!("{path}.id"),
+                    format_args!("{:?}", rule.id),
+                    remedy,
+                ));
+            }
+            rules.extend(compiled);
+        }
+        let index = Index::build(rules.iter().map(|rule| &rule.matcher));
+        if let Some(rule) =
+            index.unindexed().get(MAX_UNINDEXED).and_then(|rule| rules.get(*rule as usize))
+        {
+            let remedy = "is one of more than 64 rules without an exact or prefix condition on path, \
+                          authority or a header; give it one";
+            return Err(FieldError::value(
+                format!("{path}.rules"),
+                format_args!("{:?}", rule.id),
+                remedy,
+            ));
+        }
+        Ok(Limiter {
+            counters: Counters::new(rules.len()),
+            crew: Crew::new(&common.identity.state_prefix, vm),
+            labelled: (common.max_series / SERIES_PER_RULE) as usize,
+            mark: format!("weir.charged.{}", common.identity.state_prefix),
+            splits: rules.iter().any(|rule| rule.scope == RuleScope::Worker(None)),
+            found: Vec::new(),
+            rules,
+            index,
+            common,
+        })
+    }
+
+    pub fn common(&self) -> &Common {
+        &self.common
+    }
+
+    /// The attribute that marks a request as charged; it has to live as long as the request.
+    pub fn mark(&self) -> &str {
+        &self.mark
+    }
+
+    pub fn on_request(
+        &mut self,
+        worker: &mut Worker,
+        headers: &HeaderMap,
+        ports: &mut impl Ports,
+    ) -> Decision {
+        let Limiter { common, rules, index, counters, crew, mark, found, .. } = self;
+        let mut request = Request::new(headers);
+        index.candidates(&request, found);
+        if found.is_empty() {
+            return Decision::default();
+        }
+        if common.is_exempt(&mut request, ports) {
+            counters.exempt();
+            return Decision::default();
+        }
+        // Envoy sets this header when a redirect of the upstream's makes it run the chain again,
+        // but a client inside the mesh may set it as well: only the mark proves it.
+        if headers.get(b"x-envoy-original-url").is_some()
+            && ports.attribute(mark.as_bytes()).is_some()
+        {
+            counters.redirected();
+            return Decision::default();
+        }
+        let Some(secret) = worker.secret(ports) else { return Decision::default() };
+        let now = ports.now();
+        crew.serve(now, ports);
+        let bench = Bench { rules, found, counters, workers: crew.count(), secret, now };
+        bench.decide(worker, &mut request, ports)
+    }
+
+    /// Slow work, ten times a second: idle leases, the count of workers, metrics.
+    pub fn tick(&mut self, ports: &mut (impl Ports + Metrics)) {
+        let now = ports.now();
+        if !self.rules.is_empty() {
+            self.crew.tick(self.splits, now, ports);
+        }
+        self.flush(ports);
+    }
+
+    /// Writes the counters that have gathered.
+    pub fn flush(&mut self, metrics: &mut impl Metrics) {
+        let Limiter { rules, counters, labelled, common, .. } = self;
+        let label = |rule: usize| match rules.get(rule) {
+            Some(rule_at) if rule < *labelled => rule_at.id.as_str(),
+            _ => "other",
+        };
+        counters.flush(&common.identity.policy, label, metrics);
+    }
+
+    /// The policy that this worker runs, as a number that changes with it.
+    pub fn report_version(&self, version: u32, metrics: &mut impl Metrics) {
+        let labels = labels(&[("policy", &self.common.identity.policy)]);
+        metrics.gauge(&format!("{labels}weir_rate_limit_policy_version"), version.into());
+    }
+}
+
+/// All that one decision works with.
+struct Bench<'r> {
+    rules: &'r [Rule],
+    found: &'r [u32],
+    counters: &'r mut Counters,
+    workers: u32,
+    secret: Secret,
+    now: Nanos,
+}
+
+impl<'r> Bench<'r> {
+    fn decide(
+        self,
+        worker: &mut Worker,
+        request: &mut Request<'r>,
+        ports: &mut impl Ports,
+    ) -> Decision {
+        let client = Client { is_grpc: request.is_grpc(), trace_id: None };
+        let mut decision = Decision::default();
+        let mut taken: Vec<Taken> = Vec::new();
+        for place in self.found.iter().map(|rule| *rule as usize) {
+            let Some(rule) = self.rules.get(place) else { continue };
+            if !rule.matcher.matches(request, ports) {
+                continue;
+            }
+            let enforces = rule.mode == mode::Value::Enforce;
+            let refusal = match rule.key.of(request, ports, &self.secret, &rule.state) {
+                KeyOutcome::Skip => {
+                    self.counters.record(place, Outcome::Skipped);
+                    None
+                }
+                KeyOutcome::Reject if !enforces => {
+                    self.counters.record(place, Outcome::ShadowLimited);
+                    decision.state = Some(format!("shadow rule={}", rule.id));
+                    None
+                }
+                KeyOutcome::Reject => Some(Refusal::MissingKey),
+                KeyOutcome::Found(fingerprint) => {
+                    let buckets = buckets(rule, self.workers);
+                    let mut effort = Effort::default();
+                    let take = match rule.scope {
+                        RuleScope::Process => buckets.take(
+                            fingerprint,
+                            self.now,
+                            ports,
+                            &mut worker.leases,
+                            &mut effort,
+                        ),
+                        RuleScope::Worker(_) => {
+                            let store = &mut worker.local;
+                            buckets.take(
+                                fingerprint,
+                                self.now,
+                                store,
+                                &mut worker.leases,
+                                &mut effort,
+                            )
+                        }
+                    };
+                    self.counters.effort(place, effort.contention, effort.evictions);
+                    match take {
+                        Take::Admitted { remaining } => {
+                            taken.push(Taken { rule: place, buckets, fingerprint, remaining });
+                            None
+                        }
+                        Take::Failed if rule.denies_on_error && enforces => {
+                            Some(Refusal::Unavailable)
+                        }
+                        Take::Failed => {
+                            self.counters.record(place, Outcome::ErrorAllowed);
+                            decision.state = Some(format!("error rule={}", rule.id));
+                            None
+                        }
+                        Take::Refused { wait } => {
+                            let rate = buckets.rate;
+                            let share =
+                                if rule.key.is_empty() { ports.random() } else { fingerprint };
+                            if enforces && sticky_share(share) < rule.enforced {
+                                Some(Refusal::Limit { wait, rate })
+                            } else {
+                                self.counters.record(place, Outcome::ShadowLimited);
+                                decision.state = Some(format!("shadow rule={}", rule.id));
+                                None
+                            }
+                        }
+                    }
+                }
+            };
+            if let Some(refusal) = refusal {
+                let client = Client { trace_id: trace_id(request), ..client };
+                let refused = refuse(rule, refusal, client, ports.random());
+                self.counters.record(place, refused.outcome);
+                decision.state = Some(format!("{} rule={}", refused.word, rule.id));
+                match refused.action {
+                    Action::Reply(reply) => {
+                        decision.reply = Some(reply);
+                        decision.request_headers.clear();
+                        decision.response = None;
+                        give_back(taken, self.rules, worker, self.now, ports);
+                        return decision;
+                    }
+                    Action::GoOn { request_header, response_header } => {
+                        decision.request_headers.push(request_header);
+                        decision.response.get_or_insert_default().headers.push(response_header);
+                    }
+                }
+            }
+            if rule.stops {
+                break;
+            }
+        }
+        decision.is_charged = !taken.is_empty();
+        for item in &taken {
+            self.counters.record(item.rule, Outcome::Admitted);
+        }
+        if let Some(quota) = quota(&taken, self.rules) {
+            decision.response.get_or_insert_default().quota = Some(quota);
+        }
+        decision
+    }
+}
+
+fn buckets(rule: &Rule, workers: u32) -> Buckets {
+    let rate = rule.rate_for(workers);
+    let lease = match rule.scope {
+        RuleScope::Process => rate.max / LEASE_DIVISOR.saturating_mul(workers.max(1).into()),
+        RuleScope::Worker(_) => 0,
+    };
+    Buckets { rule: std::rc::Rc::clone(&rule.state), sets: rule.sets, rate, lease }
+}
+
+/// Where a key stands between 0 and 9999, for `enforced_percent`. The low bits of a fingerprint
+/// choose its set, so others are used here.
+fn sticky_share(fingerprint: Fingerprint) -> u32 {
+    u32::try_from((fingerprint >> 16) % 10_000).unwrap_or(0)
+}
+
+fn give_back(
+    taken: Vec<Taken>,
+    rules: &[Rule],
+    worker: &mut Worker,
+    now: Nanos,
+    store: &mut impl SharedStore,
+) {
+    for item in taken {
+        match rules.get(item.rule).map(|rule| rule.scope) {
+            Some(RuleScope::Worker(_)) => {
+                item.buckets.give_back(
+                    item.fingerprint,
+                    now,
+                    &mut worker.local,
+                    &mut worker.leases,
+                );
+            }
+            _ => item.buckets.give_back(item.fingerprint, now, store, &mut worker.leases),
+        }
+    }
+}
+
+enum Refusal {
+    Limit { wait: Nanos, rate: Rate },
+    MissingKey,
+    Unavailable,
+}
+
+struct Refused {
+    outcome: Outcome,
+    word: &'static str,
+    action: Action,
+}
+
+enum Action {
+    Reply(LocalReply),
+    GoOn { request_header: (String, String), response_header: (String, String) },
+}
+
+fn refuse(rule: &Rule, refusal: Refusal, client: Client<'_>, random: u64) -> Refused {
+    let reply = |outcome, word, reply| Refused { outcome, word, action: Action::Reply(reply) };
+    match refusal {
+        Refusal::MissingKey => reply(Outcome::Rejected, "rejected", missing_key(&rule.id, client)),
+        Refusal::Unavailable => {
+            reply(Outcome::ErrorDenied, "error", state_unavailable(&rule.id, client))
+        }
+        Refusal::Limit { wait, rate } => match &rule.at_limit.degrade {
+            None => {
+                let refusal = rule.at_limit.refusal(&rule.id, rate, wait, client, random);
+                reply(Outcome::Limited, "limited", refusal)
+            }
+            Some(degrade) => match (&degrade.way, degraded(&rule.id, degrade, client)) {
+                (_, Some(answer)) => reply(Outcome::Degraded, "degraded", answer),
+                (DegradeWay::RequestHeader(name, value), None) => Refused {
+                    outcome: Outcome::Degraded,
+                    word: "degraded",
+                    action: Action::GoOn {
+                        request_header: (name.clone(), value.clone()),
+                        response_header: (degrade.marker.clone(), rule.id.clone()),
+                    },
+                },
+                (DegradeWay::Answer { .. }, None) => {
+                    let refusal = rule.at_limit.refusal(&rule.id, rate, wait, client, random);
+                    reply(Outcome::Limited, "limited", refusal)
+                }
+            },
+        },
+    }
+}
+
+/// Quota headers of the rules that want them on every response.
+fn quota(taken: &[Taken], rules: &[Rule]) -> Option<Quota> {
+    let mut quota: Option<Quota> = None;
+    for item in taken {
+        let Some(rule) = rules.get(item.rule) else { continue };
+        if rule.at_limit.quota_headers != QuotaHeaders::Always {
+            continue;
+        }
+        let rate = item.buckets.rate;
+        let reset = seconds(rate.per_token.saturating_mul(rate.max.saturating_sub(item.remaining)));
+        let policy = policy_item(&rule.id, rate);
+        let limit = limit_item(&rule.id, item.remaining, reset);
+        let draft_03 = || draft_03(&rule.id, rate, item.remaining, reset).to_vec();
+        match &mut quota {
+            None => {
+                let draft_03 = if rule.at_limit.draft_03 { draft_03() } else { Vec::new() };
+                quota = Some(Quota { policy, limit, remaining: item.remaining, draft_03 });
+            }
+            Some(quota) => {
+                quota.policy = format!("{}, {policy}", quota.policy);
+                quota.limit = format!("{}, {limit}", quota.limit);
+                // The old headers hold one window: the one closest to its end.
+                if rule.at_limit.draft_03
+                    && (item.remaining < quota.remaining || quota.draft_03.is_empty())
+                {
+                    quota.draft_03 = draft_03();
+                }
+                quota.remaining = quota.remaining.min(item.remaining);
+            }
+        }
+    }
+    quota
+}

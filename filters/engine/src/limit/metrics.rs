@@ -1,0 +1,136 @@
+//! Counters of the limiter. They gather in the worker and are written by the tick.
+
+use crate::core::ports::Metrics;
+
+/// What became of a request at a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Admitted,
+    Limited,
+    /// Would have been limited: shadow mode, or outside the enforced share.
+    ShadowLimited,
+    Degraded,
+    /// A part of the key was missing, and the rule says REJECT.
+    Rejected,
+    /// A part of the key was missing, and the rule says `SKIP_RULE`.
+    Skipped,
+    ErrorAllowed,
+    ErrorDenied,
+}
+
+const OUTCOMES: [(Outcome, &str); 8] = [
+    (Outcome::Admitted, "admitted"),
+    (Outcome::Limited, "limited"),
+    (Outcome::ShadowLimited, "shadow_limited"),
+    (Outcome::Degraded, "degraded"),
+    (Outcome::Rejected, "rejected"),
+    (Outcome::Skipped, "skipped"),
+    (Outcome::ErrorAllowed, "error_allowed"),
+    (Outcome::ErrorDenied, "error_denied"),
+];
+
+/// The most series that one rule can have: the outcomes, contention and evictions.
+pub const SERIES_PER_RULE: u32 = 10;
+
+#[derive(Clone, Copy, Debug, Default)]
+struct RuleCounts {
+    outcomes: [u64; OUTCOMES.len()],
+    contention: u64,
+    evictions: u64,
+}
+
+#[derive(Debug, Default)]
+pub struct Counters {
+    rules: Vec<RuleCounts>,
+    exempt: u64,
+    redirected: u64,
+    dirty: bool,
+}
+
+impl Counters {
+    pub fn new(rules: usize) -> Counters {
+        Counters { rules: vec![RuleCounts::default(); rules], ..Counters::default() }
+    }
+
+    pub fn record(&mut self, rule: usize, outcome: Outcome) {
+        self.dirty = true;
+        if let Some(count) =
+            self.rules.get_mut(rule).and_then(|counts| counts.outcomes.get_mut(outcome as usize))
+        {
+            *count = count.saturating_add(1);
+        }
+    }
+
+    pub fn effort(&mut self, rule: usize, contention: u64, evictions: u64) {
+        if let Some(counts) = self.rules.get_mut(rule) {
+            self.dirty |= contention | evictions != 0;
+            counts.contention = counts.contention.saturating_add(contention);
+            counts.evictions = counts.evictions.saturating_add(evictions);
+        }
+    }
+
+    pub fn exempt(&mut self) {
+        self.dirty = true;
+        self.exempt = self.exempt.saturating_add(1);
+    }
+
+    pub fn redirected(&mut self) {
+        self.dirty = true;
+        self.redirected = self.redirected.saturating_add(1);
+    }
+
+    /// Hands over what has gathered. `label` names a rule.
+    pub fn flush<'l>(
+        &mut self,
+        policy: &str,
+        label: impl Fn(usize) -> &'l str,
+        metrics: &mut impl Metrics,
+    ) {
+        if !std::mem::take(&mut self.dirty) {
+            return;
+        }
+        let mut total = |rule: &str, outcome: &str, count: &mut u64| {
+            let count = std::mem::take(count);
+            if count > 0 {
+                let labels = labels(&[("policy", policy), ("rule", rule), ("outcome", outcome)]);
+                metrics.count(&format!("{labels}weir_rate_limit_requests_total"), count);
+            }
+        };
+        total("none", "exempt", &mut self.exempt);
+        total("none", "redirected", &mut self.redirected);
+        for (rule, counts) in self.rules.iter_mut().enumerate() {
+            for ((_, outcome), count) in OUTCOMES.iter().zip(&mut counts.outcomes) {
+                total(label(rule), outcome, count);
+            }
+        }
+        for (rule, counts) in self.rules.iter_mut().enumerate() {
+            let labels = || labels(&[("policy", policy), ("rule", label(rule))]);
+            for (name, count) in
+                [("contention", &mut counts.contention), ("evictions", &mut counts.evictions)]
+            {
+                let count = std::mem::take(count);
+                if count > 0 {
+                    metrics.count(&format!("{}weir_rate_limit_{name}_total", labels()), count);
+                }
+            }
+        }
+    }
+}
+
+/// Labels the way Istio's `extraStatTags` reads them; the name of the metric follows.
+pub fn labels(pairs: &[(&str, &str)]) -> String {
+    pairs.iter().map(|(name, value)| format!("{name}=.={value};.;")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outcomes_stand_at_their_place() {
+        for (place, (outcome, _)) in OUTCOMES.iter().enumerate() {
+            assert_eq!(*outcome as usize, place);
+        }
+        assert!(OUTCOMES.len() + 2 <= SERIES_PER_RULE as usize && SERIES_PER_RULE <= 12);
+    }
+}

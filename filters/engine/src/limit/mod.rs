@@ -1,0 +1,19 @@
+//! Token-bucket rate limiting.
+//!
+//! `gcra` is the arithmetic of one bucket, `slots` how buckets lie in shared data, `lease` what a
+//! worker holds of them, `bucket` a decision over the three, `rule` and `limiter` the policy.
+
+mod bucket;
+mod crew;
+pub mod gcra;
+mod lease;
+mod limiter;
+mod metrics;
+mod reply;
+mod rule;
+pub mod slots;
+mod worker;
+
+pub use limiter::{Decision, Limiter, Quota, ResponsePlan};
+pub use metrics::Outcome;
+pub use worker::{LocalStore, Worker};

@@ -1,0 +1,220 @@
+//! One rule of the policy, checked and ready.
+
+use std::rc::Rc;
+
+use weir_protos::FieldError;
+use weir_protos::v1::rate_limit_rule::{Calendar, OnError, OnMatch, Scope};
+use weir_protos::v1::{RateLimitRule, mode};
+
+use super::gcra::Rate;
+use super::reply::AtLimit;
+use crate::core::key::Key;
+use crate::core::matcher::{MatchDefaults, Matcher};
+use crate::core::policy::{Common, effective_mode, identifier};
+use crate::core::ports::Nanos;
+
+/// Keys that a rule remembers unless the policy says otherwise.
+const DEFAULT_MAX_KEYS: u32 = 10_000;
+
+/// Slots are provided twice over, so that a table at its `max_keys` still rarely has a full set.
+const KEYS_PER_SET: u32 = 4;
+
+/// A bucket that takes longer to fill is a mistake in a unit.
+const MAX_FILL_TIME: Nanos = 366 * 86_400 * 1_000_000_000;
+
+/// 10 million tokens a second: more than a proxy can pass, and the arithmetic in nanoseconds is
+/// still within a percent there.
+const MIN_PER_TOKEN: Nanos = 100;
+
+#[derive(Debug)]
+pub struct Rule {
+    pub id: String,
+    pub mode: mode::Value,
+    /// In hundredths of a percent.
+    pub enforced: u32,
+    pub matcher: Matcher,
+    pub stops: bool,
+    pub key: Key,
+    pub rate: Rate,
+    pub scope: RuleScope,
+    /// Sets of the rule's table; 1 for a rule without a key.
+    pub sets: u32,
+    pub denies_on_error: bool,
+    pub at_limit: AtLimit,
+    /// The start of the keys of its state.
+    pub state: Rc<[u8]>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum RuleScope {
+    Process,
+    /// With the number of workers, where the policy gives it.
+    Worker(Option<u32>),
+}
+
+impl Rule {
+    /// `None` for a rule that is off.
+    pub fn compile(
+        source: &RateLimitRule,
+        path: &str,
+        common: &Common,
+        section: mode::Value,
+        defaults: &MatchDefaults,
+    ) -> Result<Option<Rule>, FieldError> {
+        identifier(&source.id, &format!("{path}.id"))?;
+        if source.id == "none" || source.id == "other" {
+            let remedy =
+                "must not be `none` or `other`: metrics use these for what is no single rule";
+            return Err(FieldError::value(
+                format!("{path}.id"),
+                format_args!("{:?}", source.id),
+                remedy,
+            ));
+        }
+        refuse_what_is_not_built(source, path)?;
+        let key = Key::compile(&source.key, &common.color_header, &format!("{path}.key"))?;
+        let max_keys = source.max_keys.unwrap_or(DEFAULT_MAX_KEYS);
+        if !(1..=1_000_000).contains(&max_keys) {
+            return Err(FieldError::value(
+                format!("{path}.max_keys"),
+                max_keys,
+                "must be from 1 to 1000000",
+            ));
+        }
+        let sets =
+            if key.is_empty() { 1 } else { max_keys.div_ceil(KEYS_PER_SET).next_power_of_two() };
+        let rule = Rule {
+            mode: effective_mode(&[common.mode, section, source.mode()]),
+            enforced: enforced(source, path)?,
+            matcher: Matcher::compile(source.r#match.as_ref(), &format!("{path}.match"), defaults)?,
+            stops: source.on_match() == OnMatch::Stop,
+            key,
+            rate: rate(source, path)?,
+            scope: scope(source, path)?,
+            sets,
+            denies_on_error: source.on_error() == OnError::Deny,
+            at_limit: AtLimit::compile(source, path)?,
+            state: format!("{}/rl/{}/", common.identity.state_prefix, source.id)
+                .into_bytes()
+                .into(),
+            id: source.id.clone(),
+        };
+        Ok((rule.mode != mode::Value::Off).then_some(rule))
+    }
+
+    /// The bucket's rate for one of `workers`.
+    pub fn rate_for(&self, workers: u32) -> Rate {
+        match self.scope {
+            RuleScope::Process => self.rate,
+            RuleScope::Worker(given) => self.rate.split(given.unwrap_or(workers)),
+        }
+    }
+}
+
+/// What the schema has a place for and this version does not do is refused, never ignored.
+fn refuse_what_is_not_built(source: &RateLimitRule, path: &str) -> Result<(), FieldError> {
+    let fields = [
+        ("cost", source.cost.is_some()),
+        ("calendar", source.calendar() != Calendar::Unspecified),
+        ("utc_offset", !source.utc_offset.is_empty()),
+        ("max_concurrent", source.max_concurrent.is_some()),
+        ("exclude_upgrades", source.exclude_upgrades),
+        ("overrides", !source.overrides.is_empty()),
+        ("priority", source.priority.is_some()),
+    ];
+    for (field, is_set) in fields {
+        if is_set {
+            return Err(FieldError::at(
+                format!("{path}.{field}"),
+                "is not built in this version; remove it",
+            ));
+        }
+    }
+    if source.scope() == Scope::Mesh {
+        let remedy = "is not built in this version; use PROCESS or WORKER";
+        return Err(FieldError::value(format!("{path}.scope"), "MESH", remedy));
+    }
+    Ok(())
+}
+
+fn rate(source: &RateLimitRule, path: &str) -> Result<Rate, FieldError> {
+    let count = |field: &str, value: Option<u64>, default: Option<u64>| {
+        let path = format!("{path}.{field}");
+        let Some(value) = value.or(default) else {
+            return Err(FieldError::at(path, "is missing; give a number from 1 to 1000000000"));
+        };
+        if !(1..=1_000_000_000).contains(&value) {
+            return Err(FieldError::value(path, value, "must be from 1 to 1000000000"));
+        }
+        Ok(value)
+    };
+    let max_tokens = count("max_tokens", source.max_tokens, None)?;
+    let tokens_per_fill = count("tokens_per_fill", source.tokens_per_fill, Some(1))?;
+    let path = format!("{path}.fill_interval");
+    let remedy = r#"must be from "0.001s" to "86400s""#;
+    let Some(interval) = &source.fill_interval else {
+        return Err(FieldError::at(path, format!("is missing; it {remedy}")));
+    };
+    let written = match interval.nanos {
+        0 => format!("\"{}s\"", interval.seconds),
+        nanos => {
+            format!("\"{}.{}s\"", interval.seconds, format!("{nanos:09}").trim_end_matches('0'))
+        }
+    };
+    let seconds = u64::try_from(interval.seconds).unwrap_or(u64::MAX);
+    let nanos =
+        seconds.saturating_mul(1_000_000_000).saturating_add(interval.nanos.unsigned_abs().into());
+    if !(1_000_000..=86_400_000_000_000).contains(&nanos) {
+        return Err(FieldError::value(path, written, remedy));
+    }
+    let rate = Rate::new(max_tokens, tokens_per_fill, nanos);
+    if rate.per_token < MIN_PER_TOKEN {
+        let remedy = format!(
+            "is too short for {tokens_per_fill} tokens; at most 10000000 come back a second"
+        );
+        return Err(FieldError::value(path, written, remedy));
+    }
+    if u128::from(rate.per_token).saturating_mul(max_tokens.into()) > MAX_FILL_TIME.into() {
+        let remedy = format!(
+            "is too long: {max_tokens} tokens would take over a year to come back; \
+             raise tokens_per_fill or lower max_tokens"
+        );
+        return Err(FieldError::value(path, written, remedy));
+    }
+    Ok(rate)
+}
+
+fn scope(source: &RateLimitRule, path: &str) -> Result<RuleScope, FieldError> {
+    if let Some(workers) = source.workers {
+        let path = format!("{path}.workers");
+        if !(1..=1024).contains(&workers) {
+            return Err(FieldError::value(path, workers, "must be from 1 to 1024"));
+        }
+        if source.scope() != Scope::Worker {
+            return Err(FieldError::value(
+                path,
+                workers,
+                "goes with `scope: WORKER` alone; remove it",
+            ));
+        }
+    }
+    Ok(match source.scope() {
+        Scope::Worker => RuleScope::Worker(source.workers),
+        _ => RuleScope::Process,
+    })
+}
+
+fn enforced(source: &RateLimitRule, path: &str) -> Result<u32, FieldError> {
+    percent(source.enforced_percent.unwrap_or(100.0), &format!("{path}.enforced_percent"))
+}
+
+/// A percentage in hundredths.
+fn percent(value: f64, path: &str) -> Result<u32, FieldError> {
+    let hundredths = (value * 100.0).round();
+    // A hundredth as a double is off by far less than this.
+    if !(0.0..=10_000.0).contains(&hundredths) || (value * 100.0 - hundredths).abs() > 1e-6 {
+        return Err(FieldError::value(path, value, "must be from 0 to 100 in steps of 0.01"));
+    }
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    Ok(hundredths as u32)
+}

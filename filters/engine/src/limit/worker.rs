@@ -1,0 +1,93 @@
+//! What one VM keeps over policy edits.
+
+use std::collections::HashMap;
+
+use super::bucket::return_lease;
+use super::lease::LeaseTable;
+use crate::core::key::Secret;
+use crate::core::ports::{BLIND, Cas, Clock, Rng, SetError, SharedStore};
+
+const SECRET_KEY: &[u8] = b"weir/1/secret";
+
+/// How many idle leases go back per tick: each costs two host calls.
+const RETURNS: usize = 64;
+
+/// The state of one worker: its leases, its own buckets (`scope: WORKER`), the process secret.
+#[derive(Debug, Default)]
+pub struct Worker {
+    pub(super) leases: LeaseTable,
+    pub(super) local: LocalStore,
+    secret: Option<Secret>,
+}
+
+impl Worker {
+    /// Makes sure that the process has a secret. Called while a policy is configured, which happens
+    /// on the main thread before any worker sees the policy, so that no two workers ever make one
+    /// at the same time. It is not state of a policy: an existing one is never touched.
+    pub fn prepare(&mut self, ports: &mut (impl SharedStore + Rng)) {
+        if read_secret(ports).is_none() {
+            let secret = [ports.random(), ports.random()].map(u64::to_le_bytes).concat();
+            let _ = ports.set(SECRET_KEY, &secret, BLIND);
+        }
+    }
+
+    pub(super) fn secret(&mut self, ports: &mut (impl SharedStore + Rng)) -> Option<Secret> {
+        if self.secret.is_none() {
+            self.prepare(ports);
+            self.secret = read_secret(ports);
+        }
+        self.secret
+    }
+
+    /// Gives idle leases back, and adopts the secret should it ever have been made twice.
+    pub fn tick(&mut self, ports: &mut (impl SharedStore + Clock)) {
+        let now = ports.now();
+        for lease in self.leases.idle(now, RETURNS) {
+            return_lease(&lease, now, ports);
+        }
+        if self.secret.is_some() {
+            let current = read_secret(ports);
+            if current.is_some() && current != self.secret {
+                self.secret = current;
+                self.leases.clear();
+            }
+        }
+    }
+}
+
+fn read_secret(ports: &mut impl SharedStore) -> Option<Secret> {
+    let (bytes, _) = ports.get(SECRET_KEY)?;
+    bytes.try_into().ok()
+}
+
+/// A store of one worker's own, for buckets that are not shared. It grows no further than the
+/// rules' tables, whose sets are numbered.
+#[derive(Debug, Default)]
+pub struct LocalStore {
+    values: HashMap<Vec<u8>, (Vec<u8>, Cas)>,
+    version: Cas,
+}
+
+impl SharedStore for LocalStore {
+    fn get(&mut self, key: &[u8]) -> Option<(Vec<u8>, Cas)> {
+        self.values.get(key).cloned()
+    }
+
+    fn set(&mut self, key: &[u8], value: &[u8], cas: Cas) -> Result<(), SetError> {
+        // Skips BLIND, which is no version.
+        self.version = self.version.checked_add(1).unwrap_or(1);
+        match self.values.get_mut(key) {
+            Some((_, current)) if cas != BLIND && *current != cas => Err(SetError::Mismatch),
+            Some((bytes, current)) => {
+                bytes.clear();
+                bytes.extend_from_slice(value);
+                *current = self.version;
+                Ok(())
+            }
+            None => {
+                self.values.insert(key.to_vec(), (value.to_vec(), self.version));
+                Ok(())
+            }
+        }
+    }
+}
