@@ -30,39 +30,23 @@ enum Kind {
 }
 
 pub const MODULES: [Module; 2] = [
-    Module {
-        package: "weir-rate-limit",
-        artefact: "weir_rate_limit",
-        kind: Kind::Filter,
-    },
-    Module {
-        package: "weir-noop-sdk",
-        artefact: "noop_sdk",
-        kind: Kind::Noop,
-    },
+    Module { package: "weir-rate-limit", artefact: "weir_rate_limit", kind: Kind::Filter },
+    Module { package: "weir-noop-sdk", artefact: "noop_sdk", kind: Kind::Noop },
 ];
 
 /// For a native `cargo` call over the workspace: the leaves are for wasm32, and two of them in one
 /// program would clash.
 pub fn without_modules() -> Vec<&'static str> {
-    let leaves = MODULES
-        .iter()
-        .flat_map(|module| ["--exclude", module.package]);
+    let leaves = MODULES.iter().flat_map(|module| ["--exclude", module.package]);
     ["--workspace"].into_iter().chain(leaves).collect()
 }
 
 pub fn run(toolchain: &WasmToolchain, with_noop: bool) -> Result<()> {
-    for module in MODULES
-        .iter()
-        .filter(|module| with_noop || module.kind == Kind::Filter)
-    {
+    for module in MODULES.iter().filter(|module| with_noop || module.kind == Kind::Filter) {
         let started = Instant::now();
         let (file, bytes) =
             build(toolchain, module).with_context(|| format!("building {}", module.package))?;
-        let hash: String = Sha256::digest(&bytes)
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect();
+        let hash: String = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
         println!(
             "{}: {} bytes, SHA-256 {hash} ({:.1} s)",
             shown(&file),
@@ -86,9 +70,7 @@ fn build(toolchain: &WasmToolchain, module: &Module) -> Result<(PathBuf, Vec<u8>
         Kind::Filter => postlink::run(&linked)?,
         Kind::Noop => linked,
     };
-    let file = make_artefacts()?
-        .join(module.artefact)
-        .with_extension("wasm");
+    let file = make_artefacts()?.join(module.artefact).with_extension("wasm");
     write_if_new(&file, &finished)?;
     Ok((file, finished))
 }

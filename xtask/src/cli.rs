@@ -9,23 +9,11 @@ use lexopt::prelude::*;
 pub enum Command {
     Help(&'static str),
     Setup,
-    Build {
-        with_noop: bool,
-    },
-    Test {
-        filter: Option<String>,
-        lint: bool,
-    },
-    Demo {
-        args: Vec<OsString>,
-    },
-    Bench {
-        args: Vec<OsString>,
-    },
-    Fuzz {
-        target: Option<String>,
-        seconds: u64,
-    },
+    Build { with_noop: bool },
+    Test { filter: Option<String>, lint: bool },
+    Demo { args: Vec<OsString> },
+    Bench { args: Vec<OsString> },
+    Fuzz { target: Option<String>, seconds: u64 },
 }
 
 const OVERVIEW: &str = "\
@@ -220,42 +208,24 @@ mod tests {
 
     #[test]
     fn options_are_read() {
-        assert_eq!(
-            parsed("build --with-noop").unwrap(),
-            Command::Build { with_noop: true }
-        );
-        let test = Command::Test {
-            filter: Some("edit".into()),
-            lint: true,
-        };
+        assert_eq!(parsed("build --with-noop").unwrap(), Command::Build { with_noop: true });
+        let test = Command::Test { filter: Some("edit".into()), lint: true };
         assert_eq!(parsed("test edit").unwrap(), test);
-        let fuzz = Command::Fuzz {
-            target: Some("path".into()),
-            seconds: 5,
-        };
+        let fuzz = Command::Fuzz { target: Some("path".into()), seconds: 5 };
         assert_eq!(parsed("fuzz path --seconds 5").unwrap(), fuzz);
     }
 
     #[test]
     fn help_behind_two_dashes_goes_to_the_program() {
-        let passed = Command::Bench {
-            args: vec!["--help".into()],
-        };
+        let passed = Command::Bench { args: vec!["--help".into()] };
         assert_eq!(parsed("bench -- --help").unwrap(), passed);
-        let keep = Command::Demo {
-            args: vec!["--keep".into()],
-        };
+        let keep = Command::Demo { args: vec!["--keep".into()] };
         assert_eq!(parsed("demo --keep").unwrap(), keep);
     }
 
     #[test]
     fn unknown_words_are_refused_with_a_way_on() {
-        assert!(
-            parsed("biuld")
-                .unwrap_err()
-                .to_string()
-                .contains("cargo xtask --help")
-        );
+        assert!(parsed("biuld").unwrap_err().to_string().contains("cargo xtask --help"));
         assert!(format!("{:#}", parsed("build --fast").unwrap_err()).contains("--fast"));
     }
 }

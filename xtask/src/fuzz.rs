@@ -16,13 +16,7 @@ pub fn run(target: Option<&str>, seconds: u64) -> Result<()> {
     }
     for name in &targets {
         let mut fuzz = nightly();
-        fuzz.args([
-            "fuzz",
-            "run",
-            name,
-            "--",
-            &format!("-max_total_time={seconds}"),
-        ]);
+        fuzz.args(["fuzz", "run", name, "--", &format!("-max_total_time={seconds}")]);
         step(&format!("fuzzing {name} for {seconds} s"), &mut fuzz)?;
     }
     Ok(())
@@ -31,10 +25,7 @@ pub fn run(target: Option<&str>, seconds: u64) -> Result<()> {
 /// The corpus tests are ordinary tests with `corpus` in their names.
 fn replay() -> Result<()> {
     let mut tests = cargo();
-    tests
-        .arg("test")
-        .args(without_modules())
-        .args(["--", "corpus"]);
+    tests.arg("test").args(without_modules()).args(["--", "corpus"]);
     match step_counting_tests("corpus", &mut tests)? {
         0 => bail!("no test has `corpus` in its name, so nothing was replayed"),
         _ => Ok(()),
@@ -66,10 +57,7 @@ fn chosen(wanted: Option<&str>, known: Vec<String>) -> Result<Vec<String>> {
     match wanted {
         None => Ok(known),
         Some(name) if known.iter().any(|known| known == name) => Ok(vec![name.to_owned()]),
-        Some(name) => bail!(
-            "there is no fuzz target `{name}`; there are: {}",
-            known.join(", ")
-        ),
+        Some(name) => bail!("there is no fuzz target `{name}`; there are: {}", known.join(", ")),
     }
 }
 

@@ -6,9 +6,7 @@ use anyhow::{Context, Result};
 
 /// The repository's root: the parent of this crate.
 pub fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .unwrap_or(Path::new("."))
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
 }
 
 /// Finished artefacts: modules and Envoy. The tests, the demo and the documents name this folder,
@@ -21,10 +19,7 @@ pub fn artefacts() -> PathBuf {
 pub fn make_artefacts() -> Result<PathBuf> {
     let folder = artefacts();
     std::fs::create_dir_all(&folder).with_context(|| {
-        format!(
-            "cannot make {}: is the checkout another user's?",
-            folder.display()
-        )
+        format!("cannot make {}: is the checkout another user's?", folder.display())
     })?;
     Ok(folder)
 }
@@ -36,8 +31,5 @@ pub const WASM_TARGET: &str = "target/wasm";
 
 /// `path` as a person in the repository's root would write it.
 pub fn shown(path: &Path) -> String {
-    path.strip_prefix(root())
-        .unwrap_or(path)
-        .display()
-        .to_string()
+    path.strip_prefix(root()).unwrap_or(path).display().to_string()
 }

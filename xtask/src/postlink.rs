@@ -71,11 +71,7 @@ fn trim_exports(module: &mut Module) -> Result<()> {
             bail!("the module does not export `{PREFIX}{name}`; Envoy cannot load it");
         }
     }
-    if module
-        .exports
-        .iter()
-        .all(|export| !matches!(export.item, ExportItem::Memory(_)))
-    {
+    if module.exports.iter().all(|export| !matches!(export.item, ExportItem::Memory(_))) {
         bail!("the module does not export its memory; Envoy cannot hand it any data");
     }
     Ok(())
@@ -174,8 +170,7 @@ mod tests {
                (func $named (export "weir.proxy_on_tick"))"#,
         );
         let holds = |wasm: &[u8], name: &str| {
-            wasm.windows(name.len())
-                .any(|window| window == name.as_bytes())
+            wasm.windows(name.len()).any(|window| window == name.as_bytes())
         };
         let finished = run(&wasm).unwrap();
         for name in ["target_features", "producers", "name", "named"] {
@@ -226,10 +221,7 @@ mod tests {
         let refusal = |text: &str| run(&wat::parse_str(text).unwrap()).unwrap_err().to_string();
 
         let error = refusal(r#"(module (memory (export "memory") 1) (func (export "main")))"#);
-        assert!(
-            error.contains("exports nothing named `weir.<callback>`"),
-            "{error}"
-        );
+        assert!(error.contains("exports nothing named `weir.<callback>`"), "{error}");
 
         let error = refusal(r#"(module (func (export "weir.proxy_on_log")))"#);
         assert!(error.contains("`weir.proxy_abi_version_0_2_1`"), "{error}");

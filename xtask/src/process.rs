@@ -34,15 +34,9 @@ pub fn is_from_outer_cargo(name: &str) -> bool {
     name == "CARGO"
         || name == "CARGO_CRATE_NAME"
         || name == "CARGO_PRIMARY_PACKAGE"
-        || [
-            "CARGO_PKG_",
-            "CARGO_MANIFEST_",
-            "CARGO_BIN_",
-            "CARGO_CFG_",
-            "CARGO_FEATURE_",
-        ]
-        .iter()
-        .any(|prefix| name.starts_with(prefix))
+        || ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CFG_", "CARGO_FEATURE_"]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
 }
 
 /// What a user or an outer cargo may have set for native code, and what would be wrong for
@@ -69,9 +63,7 @@ pub fn is_for_native_code(name: &str) -> bool {
 
 /// Runs `command` with its output on the terminal.
 pub fn must_succeed(command: &mut Command) -> Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("cannot start {}", shown(command)))?;
+    let status = command.status().with_context(|| format!("cannot start {}", shown(command)))?;
     if !status.success() {
         bail!("this failed ({status}):\n  {}", shown(command));
     }
@@ -86,12 +78,7 @@ pub fn output(command: &mut Command) -> Result<String> {
         .with_context(|| format!("cannot start {}", shown(command)))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        bail!(
-            "this failed ({}):\n  {}\n{}",
-            output.status,
-            shown(command),
-            said.trim_end()
-        );
+        bail!("this failed ({}):\n  {}\n{}", output.status, shown(command), said.trim_end());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -99,11 +86,8 @@ pub fn output(command: &mut Command) -> Result<String> {
 /// Runs `command` quietly, for at most `limit`. The error is one line, for a message that goes on
 /// to say what is tried instead.
 pub fn quietly_within(command: &mut Command, limit: Duration) -> Result<()> {
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()?;
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
     let mut stderr = child.stderr.take();
     let reader = std::thread::spawn(move || {
         let mut text = String::new();
@@ -129,27 +113,20 @@ pub fn quietly_within(command: &mut Command, limit: Duration) -> Result<()> {
     }
     let said = reader.join().unwrap_or_default();
     let errors: Vec<&str> = said.lines().filter(|line| line.contains("error")).collect();
-    let line = errors
-        .first()
-        .copied()
-        .or(said.lines().last())
-        .unwrap_or("no message");
+    let line = errors.first().copied().or(said.lines().last()).unwrap_or("no message");
     bail!("{}", line.trim())
 }
 
 /// The file that `name` starts, the way a shell would look it up.
 pub fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
-        .map(|folder| folder.join(name))
-        .find(|file| is_executable(file))
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| is_executable(file))
 }
 
 #[cfg(unix)]
 fn is_executable(file: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
-    file.metadata()
-        .is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
+    file.metadata().is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
 }
 
 #[cfg(not(unix))]
@@ -162,9 +139,7 @@ fn is_executable(file: &Path) -> bool {
 pub fn step(title: &str, command: &mut Command) -> Result<()> {
     println!("\n== {title}");
     let started = Instant::now();
-    let status = command
-        .status()
-        .with_context(|| format!("cannot start {}", shown(command)))?;
+    let status = command.status().with_context(|| format!("cannot start {}", shown(command)))?;
     judge(title, command, status, started)
 }
 
@@ -192,9 +167,7 @@ pub fn step_counting_tests(title: &str, command: &mut Command) -> Result<u64> {
 
 /// `running 3 tests`
 fn tests_in(line: &str) -> u64 {
-    let number = line
-        .strip_prefix("running ")
-        .and_then(|rest| rest.split(' ').next());
+    let number = line.strip_prefix("running ").and_then(|rest| rest.split(' ').next());
     number.and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
@@ -239,9 +212,7 @@ pub fn shown(command: &Command) -> String {
         .get_envs()
         .filter_map(|(name, value)| Some((name.to_string_lossy(), value?.to_string_lossy())))
         .map(|(name, value)| format!("{name}={} ", quoted(&value)));
-    let args = command
-        .get_args()
-        .map(|arg| format!(" {}", quoted(&arg.to_string_lossy())));
+    let args = command.get_args().map(|arg| format!(" {}", quoted(&arg.to_string_lossy())));
     variables.chain([program]).chain(args).collect()
 }
 
@@ -263,23 +234,10 @@ mod tests {
         for name in ["CARGO", "CARGO_PKG_NAME", "CARGO_MANIFEST_DIR"] {
             assert!(is_from_outer_cargo(name), "{name}");
         }
-        for name in [
-            "CARGO_HOME",
-            "CARGO_TERM_COLOR",
-            "CARGO_HTTP_CAINFO",
-            "RUSTUP_TOOLCHAIN",
-        ] {
-            assert!(
-                !is_from_outer_cargo(name) && !is_for_native_code(name),
-                "{name}"
-            );
+        for name in ["CARGO_HOME", "CARGO_TERM_COLOR", "CARGO_HTTP_CAINFO", "RUSTUP_TOOLCHAIN"] {
+            assert!(!is_from_outer_cargo(name) && !is_for_native_code(name), "{name}");
         }
-        for name in [
-            "RUSTFLAGS",
-            "RUSTC",
-            "CARGO_TARGET_DIR",
-            "CARGO_PROFILE_RELEASE_LTO",
-        ] {
+        for name in ["RUSTFLAGS", "RUSTC", "CARGO_TARGET_DIR", "CARGO_PROFILE_RELEASE_LTO"] {
             assert!(is_for_native_code(name), "{name}");
         }
     }

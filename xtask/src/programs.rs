@@ -24,14 +24,6 @@ pub fn bench(args: &[OsString]) -> Result<()> {
 fn start(program: &str, args: &[OsString]) -> Result<()> {
     println!("building the {program} (the first time takes a minute or two)");
     let mut run = cargo();
-    run.args([
-        "run",
-        "--quiet",
-        "--release",
-        "-p",
-        "weir-integration-tests",
-        "--bin",
-        program,
-    ]);
+    run.args(["run", "--quiet", "--release", "-p", "weir-integration-tests", "--bin", program]);
     become_that(run.arg("--").args(args))
 }

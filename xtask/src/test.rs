@@ -28,24 +28,13 @@ pub fn run(filter: Option<&str>, lint: bool) -> Result<()> {
     if filter.is_none() && lint {
         step("format", cargo().args(["fmt", "--all", "--check"]))?;
         let mut clippy = cargo();
-        clippy.args([
-            "clippy",
-            "--quiet",
-            "--workspace",
-            "--all-targets",
-            "--",
-            "-D",
-            "warnings",
-        ]);
+        clippy.args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]);
         step("clippy", &mut clippy)?;
         if ready.wasm.has_clippy() {
             for module in &MODULES {
                 let mut clippy = ready.wasm.cargo("clippy");
-                clippy.args(["--quiet", "-p", module.package, "--", "-D", "warnings"]);
-                step(
-                    &format!("clippy of {} for wasm32", module.package),
-                    &mut clippy,
-                )?;
+                clippy.args(["-p", module.package, "--", "-D", "warnings"]);
+                step(&format!("clippy of {} for wasm32", module.package), &mut clippy)?;
             }
         } else {
             println!("(clippy saw the modules as native code: this route has none for wasm32)");
@@ -53,10 +42,7 @@ pub fn run(filter: Option<&str>, lint: bool) -> Result<()> {
     }
 
     let mut native = cargo();
-    native
-        .arg("test")
-        .args(build::without_modules())
-        .args(["--exclude", REAL_ENVOY]);
+    native.arg("test").args(build::without_modules()).args(["--exclude", REAL_ENVOY]);
     native.args(filter.map(|name| ["--", name]).into_iter().flatten());
     let mut ran = step_counting_tests("unit, property and corpus tests", &mut native)?;
 
@@ -67,31 +53,18 @@ pub fn run(filter: Option<&str>, lint: bool) -> Result<()> {
     for name in &side_by_side {
         shared.args(["--test", name]);
     }
-    shared
-        .args(["--", &format!("--test-threads={threads}")])
-        .args(filter);
+    shared.args(["--", &format!("--test-threads={threads}")]).args(filter);
     ran += step_counting_tests("tests on a real Envoy", &mut shared)?;
     if alone {
         let mut rates = cargo();
-        rates.args([
-            "test",
-            "-p",
-            REAL_ENVOY,
-            "--test",
-            ALONE,
-            "--",
-            "--test-threads=1",
-        ]);
+        rates.args(["test", "-p", REAL_ENVOY, "--test", ALONE, "--", "--test-threads=1"]);
         let title = "rates on a real Envoy, one at a time";
         ran += step_counting_tests(title, rates.args(filter))?;
     }
     if let (0, Some(name)) = (ran, filter) {
         bail!("no test has `{name}` in its name");
     }
-    println!(
-        "\nall {ran} tests passed in {:.0} s",
-        started.elapsed().as_secs_f64()
-    );
+    println!("\nall {ran} tests passed in {:.0} s", started.elapsed().as_secs_f64());
     Ok(())
 }
 

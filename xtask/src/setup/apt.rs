@@ -100,26 +100,16 @@ pub fn newest_lld() -> Result<Option<u32>> {
 }
 
 fn newest_number(search: &str) -> Option<u32> {
-    let names = search
-        .lines()
-        .filter_map(|line| line.split_whitespace().next());
-    names
-        .filter_map(|name| name.strip_prefix("lld-")?.parse().ok())
-        .max()
+    let names = search.lines().filter_map(|line| line.split_whitespace().next());
+    names.filter_map(|name| name.strip_prefix("lld-")?.parse().ok()).max()
 }
 
 fn policy(name: &str) -> Result<String> {
-    output(
-        Command::new("apt-cache")
-            .env("LC_ALL", "C")
-            .args(["policy", name]),
-    )
+    output(Command::new("apt-cache").env("LC_ALL", "C").args(["policy", name]))
 }
 
 fn has_candidate(policy: &str) -> bool {
-    let candidate = policy
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("Candidate: "));
+    let candidate = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate: "));
     candidate.is_some_and(|version| version != "(none)")
 }
 
@@ -160,12 +150,8 @@ mod tests {
 
     #[test]
     fn a_package_without_a_candidate_is_unknown() {
-        assert!(has_candidate(
-            "rustc-web:\n  Installed: (none)\n  Candidate: 1.96.0+dfsg1-1\n"
-        ));
-        assert!(!has_candidate(
-            "rustc-web:\n  Installed: (none)\n  Candidate: (none)\n"
-        ));
+        assert!(has_candidate("rustc-web:\n  Installed: (none)\n  Candidate: 1.96.0+dfsg1-1\n"));
+        assert!(!has_candidate("rustc-web:\n  Installed: (none)\n  Candidate: (none)\n"));
         assert!(!has_candidate(""));
     }
 
@@ -178,10 +164,7 @@ mod tests {
         assert_eq!(text.lines().last().map(str::trim), Some(command));
 
         let text = by_hand(&packages, &None);
-        assert!(
-            text.contains("sudo apt-get update && sudo apt-get install -y"),
-            "{text}"
-        );
+        assert!(text.contains("sudo apt-get update && sudo apt-get install -y"), "{text}");
         assert!(text.ends_with(LLD_BY_SHELL), "{text}");
     }
 }

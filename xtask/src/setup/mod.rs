@@ -23,36 +23,22 @@ pub struct Needs {
 
 impl Needs {
     pub fn all() -> Self {
-        Self {
-            envoy: true,
-            load_tools: true,
-            afresh: true,
-        }
+        Self { envoy: true, load_tools: true, afresh: true }
     }
 
     /// The modules alone: `build`.
     pub fn wasm() -> Self {
-        Self {
-            envoy: false,
-            load_tools: false,
-            afresh: false,
-        }
+        Self { envoy: false, load_tools: false, afresh: false }
     }
 
     /// Modules and Envoy: `test`, `demo`.
     pub fn envoy() -> Self {
-        Self {
-            envoy: true,
-            ..Self::wasm()
-        }
+        Self { envoy: true, ..Self::wasm() }
     }
 
     /// And a load generator: `bench`.
     pub fn load() -> Self {
-        Self {
-            load_tools: true,
-            ..Self::envoy()
-        }
+        Self { load_tools: true, ..Self::envoy() }
     }
 }
 

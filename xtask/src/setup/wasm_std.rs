@@ -46,18 +46,13 @@ impl WasmToolchain {
         command.args(["--target-dir", paths::WASM_TARGET]);
         if let Self::Debian { linker, .. } = self {
             // The outer cargo points the loader at its own toolchain's libraries.
-            forget(&mut command, |name| {
-                name == "LD_LIBRARY_PATH" || name == "RUSTUP_TOOLCHAIN"
-            });
+            forget(&mut command, |name| name == "LD_LIBRARY_PATH" || name == "RUSTUP_TOOLCHAIN");
             command
                 .env("RUSTC", DEBIAN_RUSTC)
                 // `build-std` is unstable; the library's own sources need the same permission.
                 .env("RUSTC_BOOTSTRAP", "1")
                 .args(["-Z", "build-std=std,panic_abort", "--config"])
-                .arg(format!(
-                    "target.{TARGET}.linker={:?}",
-                    linker.display().to_string()
-                ));
+                .arg(format!("target.{TARGET}.linker={:?}", linker.display().to_string()));
         }
         command
     }
@@ -93,10 +88,7 @@ pub fn find(afresh: bool) -> Result<Option<WasmToolchain>> {
         return find_debian();
     }
     if in_use_has_target() {
-        return Ok(Some(WasmToolchain::InUse {
-            name: name_in_use()?,
-            added: false,
-        }));
+        return Ok(Some(WasmToolchain::InUse { name: name_in_use()?, added: false }));
     }
     // A failed download is not tried again by each command, as long as the other route is there.
     if !afresh
@@ -107,10 +99,7 @@ pub fn find(afresh: bool) -> Result<Option<WasmToolchain>> {
     }
     match add_by_rustup() {
         Ok(()) => {
-            return Ok(Some(WasmToolchain::InUse {
-                name: name_in_use()?,
-                added: true,
-            }));
+            return Ok(Some(WasmToolchain::InUse { name: name_in_use()?, added: true }));
         }
         Err(error) if only.is_some_and(|route| route == "rustup") => {
             return Err(error.context("WEIR_WASM_STD=rustup leaves no other route"));
@@ -132,11 +121,9 @@ fn refusal_stamp() -> PathBuf {
 /// The packages of Debian's route that are not there yet.
 pub fn packages() -> Result<Vec<Package>> {
     let mut missing = Vec::new();
-    for (file, package) in [
-        (DEBIAN_RUSTC, "rustc-web"),
-        (DEBIAN_CARGO, "cargo-web"),
-        (DEBIAN_SOURCES, "rust-web-src"),
-    ] {
+    for (file, package) in
+        [(DEBIAN_RUSTC, "rustc-web"), (DEBIAN_CARGO, "cargo-web"), (DEBIAN_SOURCES, "rust-web-src")]
+    {
         if !Path::new(file).exists() {
             missing.push(Package::Named(package));
         }
@@ -184,13 +171,7 @@ fn verbose_version() -> Result<String> {
 fn debian_linker() -> Result<Option<PathBuf>> {
     let installed = std::fs::read_dir("/usr/bin")?
         .filter_map(|entry| {
-            entry
-                .ok()?
-                .file_name()
-                .to_str()?
-                .strip_prefix("wasm-ld-")?
-                .parse()
-                .ok()
+            entry.ok()?.file_name().to_str()?.strip_prefix("wasm-ld-")?.parse().ok()
         })
         .max();
     let Some(installed) = installed else {
@@ -198,9 +179,7 @@ fn debian_linker() -> Result<Option<PathBuf>> {
     };
     if Path::new(DEBIAN_RUSTC).exists() {
         let said = verbose_version()?;
-        let llvm = field(&said, "LLVM version")
-            .map(numbers)
-            .unwrap_or_default();
+        let llvm = field(&said, "LLVM version").map(numbers).unwrap_or_default();
         let is_old = llvm.first().is_some_and(|major| installed < *major);
         if is_old && apt::newest_lld()?.is_some_and(|newest| newest > installed) {
             return Ok(None);
@@ -211,13 +190,10 @@ fn debian_linker() -> Result<Option<PathBuf>> {
 
 fn in_use_has_target() -> bool {
     let folder = output(rustc().args(["--print", "target-libdir", "--target", TARGET]));
-    let files = folder
-        .ok()
-        .and_then(|folder| std::fs::read_dir(folder.trim()).ok());
+    let files = folder.ok().and_then(|folder| std::fs::read_dir(folder.trim()).ok());
     files.into_iter().flatten().flatten().any(|file| {
         let name = file.file_name();
-        name.to_str()
-            .is_some_and(|name| name.starts_with("libstd-") && name.ends_with(".rlib"))
+        name.to_str().is_some_and(|name| name.starts_with("libstd-") && name.ends_with(".rlib"))
     })
 }
 
@@ -232,9 +208,7 @@ fn rustc() -> Command {
 fn name_in_use() -> Result<String> {
     let sysroot = output(rustc().args(["--print", "sysroot"]))?;
     let sysroot = Path::new(sysroot.trim());
-    let by_rustup = sysroot
-        .parent()
-        .is_some_and(|parent| parent.ends_with("toolchains"));
+    let by_rustup = sysroot.parent().is_some_and(|parent| parent.ends_with("toolchains"));
     match sysroot.file_name() {
         Some(name) if by_rustup => Ok(format!("rustup's {}", name.to_string_lossy())),
         _ => Ok(format!("the toolchain in {}", sysroot.display())),
@@ -246,9 +220,7 @@ fn add_by_rustup() -> Result<()> {
         bail!("there is no rustup");
     }
     let mut rustup = Command::new("rustup");
-    rustup
-        .current_dir(paths::root())
-        .args(["target", "add", TARGET]);
+    rustup.current_dir(paths::root()).args(["target", "add", TARGET]);
     process::forget(&mut rustup, process::is_from_outer_cargo);
     quietly_within(&mut rustup, RUSTUP_LIMIT)?;
     if !in_use_has_target() {
@@ -259,16 +231,12 @@ fn add_by_rustup() -> Result<()> {
 
 /// `name: value` in `rustc -vV`.
 fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-    text.lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
 }
 
 /// `1.96.0` as numbers, to compare.
 fn numbers(version: &str) -> Vec<u32> {
-    version
-        .split(['.', '-', '+'])
-        .map_while(|part| part.parse().ok())
-        .collect()
+    version.split(['.', '-', '+']).map_while(|part| part.parse().ok()).collect()
 }
 
 #[cfg(test)]
@@ -286,10 +254,7 @@ mod tests {
     fn fields_of_rustc_are_read() {
         let said = "rustc 1.96.0\nbinary: rustc\nrelease: 1.96.0\nLLVM version: 22.1.8\n";
         assert_eq!(field(said, "release"), Some("1.96.0"));
-        assert_eq!(
-            field(said, "LLVM version").map(numbers),
-            Some(vec![22, 1, 8])
-        );
+        assert_eq!(field(said, "LLVM version").map(numbers), Some(vec![22, 1, 8]));
         assert_eq!(field(said, "host"), None);
     }
 
