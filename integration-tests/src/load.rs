@@ -25,6 +25,8 @@ pub struct LoadReport {
     pub elapsed: Duration,
     /// Answers by the request's label and the status.
     pub answers: BTreeMap<(String, u16), u64>,
+    /// When each answer came, and its status; unordered.
+    pub timeline: Vec<(Instant, u16)>,
     /// Requests without an answer, with the reason of the last one.
     pub failed: u64,
     pub failure: Option<String>,
@@ -69,6 +71,11 @@ impl Load {
         self
     }
 
+    /// Runs while the caller does something else, such as an edit of the policy.
+    pub fn start(self) -> std::thread::JoinHandle<LoadReport> {
+        std::thread::spawn(|| self.run())
+    }
+
     /// Runs to the end and adds up.
     pub fn run(self) -> LoadReport {
         // All connections stand before the first request is due.
@@ -104,7 +111,10 @@ impl Load {
             report.elapsed = start.elapsed();
             sent += 1;
             match socket.send(&request) {
-                Ok(answer) => *report.answers.entry((label, answer.status)).or_default() += 1,
+                Ok(answer) => {
+                    report.timeline.push((Instant::now(), answer.status));
+                    *report.answers.entry((label, answer.status)).or_default() += 1;
+                }
                 Err(e) => {
                     report.failed += 1;
                     report.failure = Some(e.to_string());
@@ -133,6 +143,18 @@ impl LoadReport {
         self.answers.get(&key).copied().unwrap_or(0)
     }
 
+    /// Answers with this status that came after `from`, up to `until`.
+    pub fn between(&self, status: u16, from: Instant, until: Instant) -> u64 {
+        let inside = |(at, s): &&(Instant, u16)| *s == status && *at > from && *at <= until;
+        self.timeline.iter().filter(inside).count() as u64
+    }
+
+    /// When the last answer came.
+    pub fn end(&self) -> Instant {
+        let last = self.timeline.iter().map(|(at, _)| *at).max();
+        last.expect("at least one request was answered")
+    }
+
     pub fn total(&self) -> u64 {
         self.answers.values().sum::<u64>() + self.failed
     }
@@ -142,6 +164,7 @@ impl LoadReport {
         for (key, n) in other.answers {
             *self.answers.entry(key).or_default() += n;
         }
+        self.timeline.extend(other.timeline);
         self.failed += other.failed;
         self.failure = other.failure.or(self.failure.take());
         self.by_connection.extend(other.by_connection);
@@ -156,16 +179,9 @@ pub fn assert_spread(report: &LoadReport, by_worker: &[u64], workers: usize) {
         report.by_connection.iter().max().copied().unwrap_or(0),
     );
     assert!(least + 1 >= most, "uneven connections: {least} to {most}");
-    assert_eq!(
-        by_worker.len(),
-        workers,
-        "workers that took connections: {by_worker:?}"
-    );
+    assert_eq!(by_worker.len(), workers, "workers that took connections: {by_worker:?}");
     let all: u64 = by_worker.iter().sum();
     for taken in by_worker {
-        assert!(
-            taken * 10 >= all,
-            "a worker had less than 10 %: {by_worker:?}"
-        );
+        assert!(taken * 10 >= all, "a worker had less than 10 %: {by_worker:?}");
     }
 }

@@ -24,11 +24,7 @@ pub fn module(filter: &str) -> PathBuf {
 /// A file under `target/weir`.
 pub fn built(name: &str) -> PathBuf {
     let path = root().join("target/weir").join(name);
-    assert!(
-        path.is_file(),
-        "{} is missing; run: cargo xtask build",
-        path.display()
-    );
+    assert!(path.is_file(), "{} is missing; run: cargo xtask build", path.display());
     path
 }
 
@@ -39,11 +35,8 @@ pub struct TempDir(PathBuf);
 impl TempDir {
     pub fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!(
-            "weir-test-{}-{}",
-            std::process::id(),
-            NEXT.fetch_add(1, Ordering::Relaxed)
-        );
+        let name =
+            format!("weir-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&path)
             .unwrap_or_else(|e| panic!("cannot create {}: {e}", path.display()));

@@ -81,9 +81,7 @@ impl Upstream {
     /// How many requests arrived whose path starts so.
     pub fn count(&self, path_prefix: &str) -> usize {
         let seen = lock(&self.seen);
-        seen.iter()
-            .filter(|s| s.path.starts_with(path_prefix))
-            .count()
+        seen.iter().filter(|s| s.path.starts_with(path_prefix)).count()
     }
 }
 
@@ -101,15 +99,10 @@ fn lock(seen: &Mutex<Vec<Seen>>) -> MutexGuard<'_, Vec<Seen>> {
 }
 
 async fn serve(name: String, seen: Arc<Mutex<Vec<Seen>>>, bound: mpsc::Sender<SocketAddr>) {
-    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .await
-        .expect("a free port");
+    let listener =
+        tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
     bound
-        .send(
-            listener
-                .local_addr()
-                .expect("a bound socket has an address"),
-        )
+        .send(listener.local_addr().expect("a bound socket has an address"))
         .expect("the starter waits");
     loop {
         let Ok((socket, _)) = listener.accept().await else {
@@ -151,11 +144,7 @@ async fn answer(
     let mut response = hyper::Response::new(Body::text(echo.to_string()));
     let headers = response.headers_mut();
     headers.insert("content-type", HeaderValue::from_static("application/json"));
-    for (_, line) in record
-        .headers
-        .iter()
-        .filter(|(n, _)| n == "x-test-answer-header")
-    {
+    for (_, line) in record.headers.iter().filter(|(n, _)| n == "x-test-answer-header") {
         if let Some((n, v)) = line.split_once('=') {
             let name: HeaderName = n.parse().expect("a header name");
             headers.append(name, v.parse().expect("a header value"));
@@ -195,10 +184,7 @@ fn by_name(headers: &[(String, String)]) -> Value {
     let mut map = serde_json::Map::new();
     for (name, value) in headers {
         let lines = map.entry(name.clone()).or_insert_with(|| json!([]));
-        lines
-            .as_array_mut()
-            .expect("made as a list")
-            .push(json!(value));
+        lines.as_array_mut().expect("made as a list").push(json!(value));
     }
     Value::Object(map)
 }
@@ -206,10 +192,7 @@ fn by_name(headers: &[(String, String)]) -> Value {
 fn grpc_ok(content_type: &str) -> hyper::Response<Body> {
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", HeaderValue::from_static("0"));
-    let frames = vec![
-        Frame::data(Bytes::from_static(&[0; 5])),
-        Frame::trailers(trailers),
-    ];
+    let frames = vec![Frame::data(Bytes::from_static(&[0; 5])), Frame::trailers(trailers)];
     let mut response = hyper::Response::new(Body::frames(frames));
     let content_type = content_type.parse().expect("it came as a header value");
     response.headers_mut().insert("content-type", content_type);

@@ -13,10 +13,7 @@ pub fn wait_for<T>(what: &str, deadline: Duration, mut ask: impl FnMut() -> Opti
         if let Some(answer) = ask() {
             return answer;
         }
-        assert!(
-            start.elapsed() < deadline,
-            "waited {deadline:?} in vain: {what}"
-        );
+        assert!(start.elapsed() < deadline, "waited {deadline:?} in vain: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

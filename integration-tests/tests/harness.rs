@@ -45,10 +45,7 @@ fn http1_goes_through_to_the_upstream_and_back() {
     assert_eq!(answer.json()["path"], json!("/a?b=c"));
     assert_eq!(upstream.count("/a"), 1);
     let entry = envoy.await_access("in", "/a");
-    assert_eq!(
-        (entry.status, entry.details.as_str()),
-        (503, "via_upstream")
-    );
+    assert_eq!((entry.status, entry.details.as_str()), (503, "via_upstream"));
     assert_eq!(entry.weir, "-");
     envoy.assert_healthy();
 }
@@ -110,19 +107,12 @@ fn refused_policies_and_traps_are_noticed() {
     let builder = Envoy::builder().workers(2);
     let module = builder.directory().join("trapping.wasm");
     std::fs::write(&module, wat::parse_str(TRAPPING).unwrap()).unwrap();
-    let listener = Listener::inbound("in")
-        .filter(Filter::weir())
-        .route(Route::direct("/", 200));
+    let listener = Listener::inbound("in").filter(Filter::weir()).route(Route::direct("/", 200));
     let envoy = builder.module(module).listener(listener).start();
 
     envoy.put_policy("{name: short}").accepted();
-    let log = envoy
-        .put_policy(&format!("{{name: {}}}", "long".repeat(20)))
-        .refused();
-    assert!(
-        log.contains("Unable to create Wasm plugin weir.rate_limit"),
-        "{log}"
-    );
+    let log = envoy.put_policy(&format!("{{name: {}}}", "long".repeat(20))).refused();
+    assert!(log.contains("Unable to create Wasm plugin weir.rate_limit"), "{log}");
     envoy.assert_healthy();
     assert_eq!(envoy.client("in").get("/").status, 200);
 

@@ -88,11 +88,7 @@ impl Builder {
         std::fs::create_dir_all(ecds::directory(base)).expect("writable");
         ecds::write(base, &module, &self.first_policy);
 
-        let listeners: Vec<_> = self
-            .listeners
-            .iter()
-            .map(|l| l.to_json(base, &module))
-            .collect();
+        let listeners: Vec<_> = self.listeners.iter().map(|l| l.to_json(base, &module)).collect();
         let clusters: Vec<_> = self.clusters.iter().map(|c| c.to_json(base)).collect();
         let bootstrap = base.join("bootstrap.json");
         let text = bootstrap_json(&listeners, &clusters);
@@ -116,13 +112,7 @@ impl Builder {
             let ports = listener_ports(admin);
             (ready && wanted.iter().all(|l| ports.contains_key(l.name()))).then_some(ports)
         });
-        let envoy = Envoy {
-            process,
-            directory: self.directory,
-            admin,
-            ports,
-            module,
-        };
+        let envoy = Envoy { process, directory: self.directory, admin, ports, module };
         if has_weir {
             envoy.await_first_policy(self.may_be_bad);
         }

@@ -21,20 +21,12 @@ enum Endpoint {
 impl Cluster {
     /// HTTP/1.1 to an upstream.
     pub fn h1(name: &str, address: SocketAddr) -> Self {
-        Self {
-            name: name.to_owned(),
-            endpoint: Endpoint::Tcp(address),
-            http2: false,
-            tls: None,
-        }
+        Self { name: name.to_owned(), endpoint: Endpoint::Tcp(address), http2: false, tls: None }
     }
 
     /// HTTP/2 with prior knowledge, for gRPC.
     pub fn h2(name: &str, address: SocketAddr) -> Self {
-        Self {
-            http2: true,
-            ..Self::h1(name, address)
-        }
+        Self { http2: true, ..Self::h1(name, address) }
     }
 
     /// Leads to a listener made with [`super::Listener::internal`].

@@ -81,12 +81,7 @@ impl PolicyPut<'_> {
         let before = self.before;
         wait_until("the policy is accepted", DEADLINE, || {
             let now = self.envoy.ecds_counts();
-            assert_eq!(
-                now.rejected,
-                before.rejected,
-                "the policy was refused:\n{}",
-                self.log()
-            );
+            assert_eq!(now.rejected, before.rejected, "the policy was refused:\n{}", self.log());
             now.success > before.success && now.reload > before.reload
         });
     }
@@ -116,11 +111,8 @@ impl Envoy {
 
     /// Hands Envoy a configuration as it is, also one that is no JSON.
     pub fn put_configuration(&self, configuration: &str) -> PolicyPut<'_> {
-        let put = PolicyPut {
-            envoy: self,
-            before: self.ecds_counts(),
-            log_start: self.log().len(),
-        };
+        let put =
+            PolicyPut { envoy: self, before: self.ecds_counts(), log_start: self.log().len() };
         write(self.directory(), &self.module, configuration);
         put
     }

@@ -16,23 +16,16 @@ pub enum Filter {
 impl Filter {
     /// The rate limiter. Until a policy was accepted, requests pass.
     pub fn weir() -> Self {
-        Self::Weir {
-            default_config: true,
-        }
+        Self::Weir { default_config: true }
     }
 
     /// The rate limiter as Istio sets it up: nothing to fall back to.
     pub fn weir_without_default() -> Self {
-        Self::Weir {
-            default_config: false,
-        }
+        Self::Weir { default_config: false }
     }
 
     pub fn inline(name: &str, config: Value) -> Self {
-        Self::Inline {
-            name: name.to_owned(),
-            config,
-        }
+        Self::Inline { name: name.to_owned(), config }
     }
 
     /// Verifies tokens of [`jwt::bearer`].

@@ -4,12 +4,8 @@ use super::Envoy;
 
 /// What Envoy writes when a module traps or misbehaves.
 /// (`Wasm VM failed Failed to configure` is no trap: so Envoy refuses a policy.)
-const TRAP_SIGNS: [&str; 4] = [
-    "in-VM backtrace",
-    "Uncaught RuntimeError",
-    "Failed to call function",
-    "panicked at",
-];
+const TRAP_SIGNS: [&str; 4] =
+    ["in-VM backtrace", "Uncaught RuntimeError", "Failed to call function", "panicked at"];
 
 impl Envoy {
     /// Panics when Envoy died or one of its VMs trapped. Tests end with it.

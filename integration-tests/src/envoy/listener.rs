@@ -31,17 +31,11 @@ impl Listener {
     }
 
     pub fn inbound(name: &str) -> Self {
-        Self {
-            direction: "INBOUND",
-            ..Self::new(name)
-        }
+        Self { direction: "INBOUND", ..Self::new(name) }
     }
 
     pub fn outbound(name: &str) -> Self {
-        Self {
-            direction: "OUTBOUND",
-            ..Self::new(name)
-        }
+        Self { direction: "OUTBOUND", ..Self::new(name) }
     }
 
     /// Listens on a socket file, reached only by [`super::Cluster::listener`] of the same Envoy.
@@ -62,8 +56,7 @@ impl Listener {
 
     /// The client's address is the last but `hops` of `x-forwarded-for`.
     pub fn trust_forwarded_for(self, hops: u32) -> Self {
-        self.hcm("use_remote_address", json!(true))
-            .hcm("xff_num_trusted_hops", json!(hops))
+        self.hcm("use_remote_address", json!(true)).hcm("xff_num_trusted_hops", json!(hops))
     }
 
     /// Demands a client certificate of this authority.

@@ -92,9 +92,17 @@ impl Envoy {
     /// Bytes that Envoy's allocator has handed out.
     pub fn allocated_memory(&self) -> u64 {
         let memory = self.admin("/memory").json();
-        let text = memory["allocated"]
-            .as_str()
-            .expect("/memory has `allocated`");
+        let text = memory["allocated"].as_str().expect("/memory has `allocated`");
         text.parse().expect("a number of bytes")
+    }
+
+    /// Bytes of the process that are in memory: the modules' own memories are in it.
+    pub fn resident_memory(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.pid());
+        let status = std::fs::read_to_string(path).expect("Envoy runs");
+        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|l| l.trim().strip_suffix(" kB"));
+        let kib: u64 = kib.and_then(|n| n.parse().ok()).expect("VmRSS in kB");
+        kib * 1024
     }
 }

@@ -29,12 +29,7 @@ impl Process {
             // An access log line is read right after its request.
             .args(["--file-flush-interval-msec", "20"])
             // File-based ECDS refuses to work without a node.
-            .args([
-                "--service-node",
-                "weir-test",
-                "--service-cluster",
-                "weir-test",
-            ])
+            .args(["--service-node", "weir-test", "--service-cluster", "weir-test"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(file)

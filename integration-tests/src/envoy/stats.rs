@@ -56,9 +56,8 @@ impl Envoy {
     /// Connections that each worker took on a listener, in the workers' order.
     pub fn connections_by_worker(&self, listener: &str) -> Vec<u64> {
         let prefix = regex_lite::escape(listener);
-        let all = self.stats(&format!(
-            "^listener\\.{prefix}\\.worker_[0-9]+\\.downstream_cx_total$"
-        ));
+        let all =
+            self.stats(&format!("^listener\\.{prefix}\\.worker_[0-9]+\\.downstream_cx_total$"));
         all.into_values().collect()
     }
 }

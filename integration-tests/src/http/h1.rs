@@ -17,11 +17,12 @@ impl H1Conn {
         let socket = TcpStream::connect(address)?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(READ_TIMEOUT))?;
-        Ok(Self {
-            socket,
-            buffer: Vec::new(),
-            at: 0,
-        })
+        Ok(Self { socket, buffer: Vec::new(), at: 0 })
+    }
+
+    /// How long to wait for an answer before it counts as none.
+    pub fn patience(&self, time: std::time::Duration) -> io::Result<()> {
+        self.socket.set_read_timeout(Some(time))
     }
 
     /// Sends bytes as they are.
@@ -161,10 +162,7 @@ pub struct Client {
 
 impl Client {
     pub fn new(address: SocketAddr) -> Self {
-        Self {
-            address,
-            connection: None,
-        }
+        Self { address, connection: None }
     }
 
     pub fn get(&mut self, target: &str) -> Response {
@@ -185,9 +183,8 @@ impl Client {
         }
         let mut fresh = H1Conn::connect(self.address)
             .unwrap_or_else(|e| panic!("cannot connect to {}: {e}", self.address));
-        let response = fresh
-            .send(request)
-            .unwrap_or_else(|e| panic!("no answer to {request:?}: {e}"));
+        let response =
+            fresh.send(request).unwrap_or_else(|e| panic!("no answer to {request:?}: {e}"));
         self.keep(fresh, response)
     }
 

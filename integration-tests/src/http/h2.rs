@@ -65,11 +65,7 @@ impl H2Conn {
         let socket = TcpStream::connect(address)?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(READ_TIMEOUT))?;
-        let mut this = Self {
-            socket,
-            decoder: fluke_hpack::Decoder::new(),
-            next_stream: 1,
-        };
+        let mut this = Self { socket, decoder: fluke_hpack::Decoder::new(), next_stream: 1 };
         this.socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")?;
         // INITIAL_WINDOW_SIZE as large as it gets, so that no answer waits for a window update.
         let mut settings = vec![0, 4];
@@ -158,9 +154,7 @@ impl H2Conn {
                     }
                 }
                 DATA if id == stream => {
-                    reply
-                        .data
-                        .extend_from_slice(unpadded(kind, flags, &payload));
+                    reply.data.extend_from_slice(unpadded(kind, flags, &payload));
                     if flags & END_STREAM != 0 {
                         return Ok(());
                     }

@@ -13,17 +13,11 @@ fn every_field_has_a_bad_policy() {
     assert!(fields.len() > 100, "the schema was not read: {fields:?}");
 
     let without: Vec<_> = fields.difference(&cases).collect();
-    assert!(
-        without.is_empty(),
-        "fields without a bad policy: {without:?}"
-    );
+    assert!(without.is_empty(), "fields without a bad policy: {without:?}");
 
     let of_a_field = |name: &&String| name.contains('.');
     let unknown: Vec<_> = cases.difference(&fields).filter(of_a_field).collect();
-    assert!(
-        unknown.is_empty(),
-        "cases of fields that do not exist: {unknown:?}"
-    );
+    assert!(unknown.is_empty(), "cases of fields that do not exist: {unknown:?}");
 }
 
 #[test]
@@ -33,11 +27,7 @@ fn names_are_unique_and_every_case_names_its_field() {
     assert_eq!(names.len(), cases.len(), "a name is given twice");
     for case in &cases {
         let path = case.error.first().map(String::as_str).unwrap_or_default();
-        assert!(
-            path.starts_with("policy"),
-            "{}: the first part is the path",
-            case.name
-        );
+        assert!(path.starts_with("policy"), "{}: the first part is the path", case.name);
     }
 }
 

@@ -17,11 +17,7 @@ rate_limit:
 
 fn envoy() -> Envoy {
     Envoy::builder()
-        .listener(
-            Listener::inbound("in")
-                .filter(Filter::weir())
-                .route(Route::direct("/", 200)),
-        )
+        .listener(Listener::inbound("in").filter(Filter::weir()).route(Route::direct("/", 200)))
         .policy(GOOD)
         .start()
 }
@@ -47,17 +43,11 @@ fn every_bad_policy_is_refused_by_name_and_the_old_one_serves_on() {
 
 /// What is missing in the error line, if anything.
 fn complaint(case: &Case, log: &str) -> Option<String> {
-    let line = log
-        .lines()
-        .find(|l| l.contains("policy") && l.contains("wasm log"));
+    let line = log.lines().find(|l| l.contains("policy") && l.contains("wasm log"));
     let Some(line) = line else {
         return Some(format!("{}: no error line in:\n{log}", case.name));
     };
-    let missing: Vec<_> = case
-        .error
-        .iter()
-        .filter(|part| !mentions(line, part))
-        .collect();
+    let missing: Vec<_> = case.error.iter().filter(|part| !mentions(line, part)).collect();
     (!missing.is_empty()).then(|| format!("{}: no {missing:?} in: {line}", case.name))
 }
 
@@ -71,9 +61,7 @@ fn a_good_policy_after_a_bad_one_is_taken_at_once() {
     let envoy = envoy();
 
     envoy.put_policy("{name: in-force, nmae: x}").refused();
-    envoy
-        .put_policy(&GOOD.replace("max_tokens: 1", "max_tokens: 2"))
-        .accepted();
+    envoy.put_policy(&GOOD.replace("max_tokens: 1", "max_tokens: 2")).accepted();
 
     let mut client = envoy.client("in");
     let user = Request::get("/").header("x-user", "ann");
@@ -88,10 +76,7 @@ fn too_many_rules_are_refused() {
     let rules = |count: usize, matches: &str| {
         let rule = |n| format!("{{id: r{n}, match: {matches}, max_tokens: 1, fill_interval: 1s}}");
         let all: Vec<_> = (0..count).map(rule).collect();
-        format!(
-            "{{name: many, rate_limit: {{rules: [{}]}}}}",
-            all.join(", ")
-        )
+        format!("{{name: many, rate_limit: {{rules: [{}]}}}}", all.join(", "))
     };
 
     let indexable = "{path: {exact: /a}}";

@@ -1,0 +1,73 @@
+//! Requests that no section looks at.
+
+use crate::common::{direct, once, statuses};
+use weir_integration_tests::{Envoy, Request};
+
+/// A policy with these options; the only bucket is empty after the first request.
+fn drained(options: &str) -> Envoy {
+    let envoy = direct(&format!(
+        "{{name: shop, {options}, rate_limit: {{rules: [{{id: r, {}}}]}}}}",
+        once(1)
+    ));
+    assert_eq!(statuses(&mut envoy.client("in"), &Request::get("/"), 2), [200, 429]);
+    envoy
+}
+
+fn probes() -> Vec<Request> {
+    let mut probes = Vec::new();
+    for path in ["/healthz", "/readyz", "/livez", "/metrics", "/metrics?all"] {
+        probes.push(Request::get(path));
+        probes.push(Request::new("HEAD", path));
+    }
+    probes.push(Request::get("/any").header("user-agent", "kube-probe/1.31"));
+    probes
+}
+
+#[test]
+fn health_checks_of_a_mesh_pass() {
+    let envoy = drained("zone: MESH");
+    let mut client = envoy.client("in");
+
+    for probe in probes() {
+        assert_eq!(client.send(&probe).status, 200, "{probe:?}");
+    }
+    envoy.await_metric("shop", "none", "exempt", probes().len() as u64);
+    for other in [
+        Request::new("POST", "/healthz"),
+        Request::get("/healthz/"),
+        Request::get("/healthzz"),
+        Request::get("/any").header("user-agent", "curl kube-probe/1.31"),
+    ] {
+        assert_eq!(client.send(&other).status, 429, "{other:?}");
+    }
+    envoy.assert_healthy();
+}
+
+#[test]
+fn at_the_edge_nothing_is_exempt_by_default() {
+    let envoy = drained("zone: EDGE");
+    let mut client = envoy.client("in");
+    for probe in probes() {
+        assert_eq!(client.send(&probe).status, 429, "{probe:?}");
+    }
+    envoy.assert_healthy();
+}
+
+#[test]
+fn the_defaults_can_be_turned_off() {
+    let envoy = drained("no_default_exemptions: true");
+    assert_eq!(envoy.client("in").get("/healthz").status, 429);
+    envoy.assert_healthy();
+}
+
+#[test]
+fn a_list_of_ones_own_replaces_the_defaults() {
+    let envoy =
+        drained("exempt: [{path: {prefix: /open}}, {headers: {x-trusted: {exact: 'yes'}}}]");
+    let mut client = envoy.client("in");
+
+    assert_eq!(client.get("/open/a").status, 200);
+    assert_eq!(client.send(&Request::get("/").header("x-trusted", "yes")).status, 200);
+    assert_eq!(client.get("/healthz").status, 429);
+    envoy.assert_healthy();
+}

@@ -1,0 +1,11 @@
+//! Offered load against limits. Each test has the machine to itself: they take turns.
+
+mod common;
+
+mod admitted;
+mod edits;
+mod many_keys;
+mod quotas;
+mod retry_after;
+mod under_reload;
+mod worker_scope;
