@@ -1,1 +1,62 @@
+//! `weir_rate_limit.wasm`: token-bucket rate limiting as an Envoy filter.
 
+use weir_engine::core::effects::{Effects, HeaderEdit};
+use weir_engine::core::headers::HeaderMap;
+use weir_engine::core::policy::Common;
+use weir_engine::limit::{Limiter, ResponsePlan, Worker};
+use weir_host::{Filter, HostPorts};
+use weir_protos::v1::Policy;
+use weir_protos::{FieldError, Section};
+
+struct RateLimit(Limiter);
+
+weir_host::module!(RateLimit);
+
+impl Filter for RateLimit {
+    const SECTION: Section = Section::RateLimit;
+    const NAME: &'static str = "rate_limit";
+    type Worker = Worker;
+    type Stream = ResponsePlan;
+
+    fn compile(policy: &Policy, plugin: &str, vm: u64) -> Result<Self, FieldError> {
+        Limiter::compile(policy, plugin, vm).map(RateLimit)
+    }
+
+    fn prepare(worker: &mut Worker, ports: &mut HostPorts) {
+        worker.prepare(ports);
+    }
+
+    fn common(&self) -> &Common {
+        self.0.common()
+    }
+
+    fn mark(&self) -> Option<&str> {
+        Some(self.0.mark())
+    }
+
+    fn on_request(
+        &mut self,
+        worker: &mut Worker,
+        headers: &HeaderMap,
+        ports: &mut HostPorts,
+    ) -> (Effects, Option<ResponsePlan>) {
+        let decision = self.0.on_request(worker, headers, ports);
+        (decision.effects, decision.response)
+    }
+
+    fn reads_response(plan: &ResponsePlan) -> bool {
+        plan.quota.is_some()
+    }
+
+    fn on_response(plan: ResponsePlan, upstream: &HeaderMap) -> Vec<HeaderEdit> {
+        plan.edits(upstream)
+    }
+
+    fn tick(&mut self, ports: &mut HostPorts) {
+        self.0.tick(ports);
+    }
+
+    fn tick_worker(worker: &mut Worker, ports: &mut HostPorts) {
+        worker.tick(ports);
+    }
+}

@@ -1,5 +1,6 @@
 //! What all four filters share: the request and its values, matching, keys, the ports.
 
+pub mod effects;
 pub mod headers;
 pub mod index;
 pub mod key;
@@ -7,6 +8,7 @@ pub mod matcher;
 pub mod policy;
 pub mod ports;
 pub mod regex;
+pub mod reloads;
 pub mod reply;
 pub mod request;
 pub mod source;

@@ -141,7 +141,7 @@ pub fn identifier(name: &str, path: &str) -> Result<(), FieldError> {
 }
 
 /// Istio 1.32 names the same plugin differently from 1.31; state has to outlive that.
-fn stable_plugin(plugin: &str) -> String {
+pub fn stable_plugin(plugin: &str) -> String {
     let plugin = plugin.strip_suffix("~istio-translated-wasmplugin").unwrap_or(plugin);
     plugin.chars().filter(|c| !c.is_control() && *c != '/').take(256).collect()
 }

@@ -49,6 +49,11 @@ pub trait Metrics {
     fn gauge(&mut self, name: &str, value: u64);
 }
 
+/// Labels the way Istio's `extraStatTags` reads them; the name of the metric follows.
+pub fn labels(pairs: &[(&str, &str)]) -> String {
+    pairs.iter().map(|(name, value)| format!("{name}=.={value};.;")).collect()
+}
+
 /// All that a decision needs.
 pub trait Ports: Clock + SharedStore + Attributes + Rng {}
 

@@ -7,11 +7,12 @@ use weir_protos::v1::{Policy, RateLimit, direction, mode};
 use super::bucket::{Buckets, Effort, Take};
 use super::crew::Crew;
 use super::gcra::Rate;
-use super::metrics::{Counters, Outcome, SERIES_PER_RULE, labels};
+use super::metrics::{Counters, Outcome, SERIES_PER_RULE};
 use super::reply::{Client, DegradeWay, degraded, draft_03, limit_item, missing_key, policy_item};
 use super::reply::{seconds, state_unavailable};
 use super::rule::{Rule, RuleScope};
 use super::worker::Worker;
+use crate::core::effects::{Effects, HeaderEdit};
 use crate::core::headers::HeaderMap;
 use crate::core::index::Index;
 use crate::core::key::{Fingerprint, KeyOutcome, Secret};
@@ -30,19 +31,12 @@ const MAX_UNINDEXED: usize = 64;
 /// together hold at most an eighth.
 const LEASE_DIVISOR: u64 = 8;
 
-/// What is to be done with a request.
+/// What is to be done with a request, and with its response.
 #[derive(Debug, Default, PartialEq)]
 pub struct Decision {
-    /// Answer with this; nothing goes upstream.
-    pub reply: Option<LocalReply>,
-    /// To be set on the request. Envoy selects the route anew.
-    pub request_headers: Vec<(String, String)>,
+    pub effects: Effects,
     /// What the response headers will need, where they need anything.
     pub response: Option<ResponsePlan>,
-    /// What the access log and later filters should know, where there is something to say.
-    pub state: Option<String>,
-    /// A token was taken: the request is not to be charged again after an internal redirect.
-    pub is_charged: bool,
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -59,6 +53,40 @@ pub struct Quota {
     /// The fewest tokens left under any of the rules.
     pub remaining: u64,
     pub draft_03: Vec<(String, String)>,
+}
+
+impl ResponsePlan {
+    /// The edits, given what the upstream sent. Quota headers of the upstream's stay where they are
+    /// the stricter ones: an intermediary should not loosen them
+    /// (draft-ietf-httpapi-ratelimit-headers-10, section 6.3).
+    pub fn edits(self, upstream: &HeaderMap) -> Vec<HeaderEdit> {
+        let mut edits: Vec<HeaderEdit> =
+            self.headers.into_iter().map(|(name, value)| HeaderEdit::Set(name, value)).collect();
+        let Some(quota) = self.quota else { return edits };
+        let stricter = |name: &[u8], read: fn(&[u8]) -> Option<u64>| {
+            upstream.all(name).filter_map(read).any(|remaining| remaining <= quota.remaining)
+        };
+        if !stricter(b"ratelimit", fewest_remaining) {
+            edits.push(HeaderEdit::Set("ratelimit-policy".into(), quota.policy));
+            edits.push(HeaderEdit::Set("ratelimit".into(), quota.limit));
+        }
+        if !stricter(b"x-ratelimit-remaining", number) {
+            edits.extend(
+                quota.draft_03.into_iter().map(|(name, value)| HeaderEdit::Set(name, value)),
+            );
+        }
+        edits
+    }
+}
+
+/// The least `r` of the items of a `RateLimit` field.
+fn fewest_remaining(field: &[u8]) -> Option<u64> {
+    let parameters = field.split(|byte| matches!(byte, b',' | b';'));
+    parameters.filter_map(|part| number(part.trim_ascii().strip_prefix(b"r=")?)).min()
+}
+
+fn number(text: &[u8]) -> Option<u64> {
+    std::str::from_utf8(text.trim_ascii()).ok()?.parse().ok()
 }
 
 pub struct Limiter {
@@ -197,12 +225,6 @@ impl Limiter {
         };
         counters.flush(&common.identity.policy, label, metrics);
     }
-
-    /// The policy that this worker runs, as a number that changes with it.
-    pub fn report_version(&self, version: u32, metrics: &mut impl Metrics) {
-        let labels = labels(&[("policy", &self.common.identity.policy)]);
-        metrics.gauge(&format!("{labels}weir_rate_limit_policy_version"), version.into());
-    }
 }
 
 /// All that one decision works with.
@@ -238,7 +260,7 @@ impl<'r> Bench<'r> {
                 }
                 KeyOutcome::Reject if !enforces => {
                     self.counters.record(place, Outcome::ShadowLimited);
-                    decision.state = Some(format!("shadow rule={}", rule.id));
+                    decision.effects.state = Some(format!("shadow rule={}", rule.id));
                     None
                 }
                 KeyOutcome::Reject => Some(Refusal::MissingKey),
@@ -275,7 +297,7 @@ impl<'r> Bench<'r> {
                         }
                         Take::Failed => {
                             self.counters.record(place, Outcome::ErrorAllowed);
-                            decision.state = Some(format!("error rule={}", rule.id));
+                            decision.effects.state = Some(format!("error rule={}", rule.id));
                             None
                         }
                         Take::Refused { wait } => {
@@ -286,7 +308,7 @@ impl<'r> Bench<'r> {
                                 Some(Refusal::Limit { wait, rate })
                             } else {
                                 self.counters.record(place, Outcome::ShadowLimited);
-                                decision.state = Some(format!("shadow rule={}", rule.id));
+                                decision.effects.state = Some(format!("shadow rule={}", rule.id));
                                 None
                             }
                         }
@@ -297,17 +319,17 @@ impl<'r> Bench<'r> {
                 let client = Client { trace_id: trace_id(request), ..client };
                 let refused = refuse(rule, refusal, client, ports.random());
                 self.counters.record(place, refused.outcome);
-                decision.state = Some(format!("{} rule={}", refused.word, rule.id));
+                decision.effects.state = Some(format!("{} rule={}", refused.word, rule.id));
                 match refused.action {
                     Action::Reply(reply) => {
-                        decision.reply = Some(reply);
-                        decision.request_headers.clear();
+                        decision.effects.reply = Some(reply);
+                        decision.effects.request_headers.clear();
                         decision.response = None;
                         give_back(taken, self.rules, worker, self.now, ports);
                         return decision;
                     }
                     Action::GoOn { request_header, response_header } => {
-                        decision.request_headers.push(request_header);
+                        decision.effects.request_headers.push(request_header);
                         decision.response.get_or_insert_default().headers.push(response_header);
                     }
                 }
@@ -316,7 +338,7 @@ impl<'r> Bench<'r> {
                 break;
             }
         }
-        decision.is_charged = !taken.is_empty();
+        decision.effects.is_charged = !taken.is_empty();
         for item in &taken {
             self.counters.record(item.rule, Outcome::Admitted);
         }

@@ -1,6 +1,6 @@
 //! Counters of the limiter. They gather in the worker and are written by the tick.
 
-use crate::core::ports::Metrics;
+use crate::core::ports::{Metrics, labels};
 
 /// What became of a request at a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,11 +115,6 @@ impl Counters {
             }
         }
     }
-}
-
-/// Labels the way Istio's `extraStatTags` reads them; the name of the metric follows.
-pub fn labels(pairs: &[(&str, &str)]) -> String {
-    pairs.iter().map(|(name, value)| format!("{name}=.={value};.;")).collect()
 }
 
 #[cfg(test)]

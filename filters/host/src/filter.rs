@@ -1,0 +1,44 @@
+//! What a module is to the host layer.
+
+use weir_engine::core::effects::{Effects, HeaderEdit};
+use weir_engine::core::headers::HeaderMap;
+use weir_engine::core::policy::Common;
+use weir_protos::v1::Policy;
+use weir_protos::{FieldError, Section};
+
+use crate::ports::HostPorts;
+
+/// One filter under one policy, in one worker.
+pub trait Filter: Sized + 'static {
+    /// The section of the policy that the module runs.
+    const SECTION: Section;
+    /// In metrics, logs and filter state, e.g. `rate_limit`.
+    const NAME: &'static str;
+    /// What a worker keeps over policy edits.
+    type Worker: Default;
+    /// What a stream needs to remember between request and response.
+    type Stream;
+
+    /// Pure: an edit is tried out in a VM of its own before any worker sees it.
+    fn compile(policy: &Policy, plugin: &str, vm: u64) -> Result<Self, FieldError>;
+    /// Runs before the first request, on the main thread first.
+    fn prepare(worker: &mut Self::Worker, ports: &mut HostPorts);
+    fn common(&self) -> &Common;
+    /// The attribute that marks a charged request for its life, if the filter charges any.
+    fn mark(&self) -> Option<&str>;
+
+    fn on_request(
+        &mut self,
+        worker: &mut Self::Worker,
+        headers: &HeaderMap,
+        ports: &mut HostPorts,
+    ) -> (Effects, Option<Self::Stream>);
+
+    /// Whether the edits depend on what the upstream sent; reading that costs a host call.
+    fn reads_response(stream: &Self::Stream) -> bool;
+    fn on_response(stream: Self::Stream, upstream: &HeaderMap) -> Vec<HeaderEdit>;
+
+    /// Ten times a second.
+    fn tick(&mut self, ports: &mut HostPorts);
+    fn tick_worker(worker: &mut Self::Worker, ports: &mut HostPorts);
+}

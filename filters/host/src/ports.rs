@@ -1,0 +1,86 @@
+//! The engine's ports over the host's calls.
+
+use std::collections::HashMap;
+
+use proxy_wasm::types::MetricType;
+use weir_engine::core::ports::{
+    Attributes, Cas, Clock, Metrics, Nanos, Rng, SetError, SharedStore,
+};
+
+use crate::abi;
+
+/// Random bytes fetched at a time: one call of 1 KiB costs hardly more than one of 8 bytes.
+const POOL: usize = 1024;
+
+/// The host as one VM sees it.
+#[derive(Debug, Default)]
+pub struct HostPorts {
+    /// Ids of metrics by name. Each definition makes a new entry in the host, so a name is defined
+    /// once in the life of a VM. Names come from policies, of which there are few in that time.
+    metrics: HashMap<String, u32>,
+    random: Vec<u8>,
+}
+
+impl HostPorts {
+    fn metric(&mut self, kind: MetricType, name: &str) -> Option<u32> {
+        if let Some(id) = self.metrics.get(name) {
+            return Some(*id);
+        }
+        let id = abi::define_metric(kind, name)?;
+        self.metrics.insert(name.to_string(), id);
+        Some(id)
+    }
+}
+
+impl Clock for HostPorts {
+    fn now(&mut self) -> Nanos {
+        abi::monotonic()
+    }
+}
+
+impl SharedStore for HostPorts {
+    fn get(&mut self, key: &[u8]) -> Option<(Vec<u8>, Cas)> {
+        abi::shared_data(key)
+    }
+
+    fn set(&mut self, key: &[u8], value: &[u8], cas: Cas) -> Result<(), SetError> {
+        match abi::set_shared_data(key, value, cas) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(SetError::Mismatch),
+            Err(()) => Err(SetError::Failed),
+        }
+    }
+}
+
+impl Attributes for HostPorts {
+    fn attribute(&mut self, path: &[u8]) -> Option<Vec<u8>> {
+        abi::property(path)
+    }
+}
+
+impl Rng for HostPorts {
+    fn random(&mut self) -> u64 {
+        if self.random.len() < 8 {
+            self.random.resize(POOL, 0);
+            abi::fill_random(&mut self.random);
+        }
+        let rest = self.random.len().saturating_sub(8);
+        let number = self.random.get(rest..).and_then(|bytes| bytes.try_into().ok());
+        self.random.truncate(rest);
+        number.map_or(0, u64::from_le_bytes)
+    }
+}
+
+impl Metrics for HostPorts {
+    fn count(&mut self, name: &str, by: u64) {
+        if let Some(id) = self.metric(MetricType::Counter, name) {
+            abi::increment_metric(id, i64::try_from(by).unwrap_or(i64::MAX));
+        }
+    }
+
+    fn gauge(&mut self, name: &str, value: u64) {
+        if let Some(id) = self.metric(MetricType::Gauge, name) {
+            abi::record_metric(id, value);
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! The dispatcher: from the host's callbacks to the filter, and from its decisions to host calls.
+
+use std::collections::HashMap;
+
+use proxy_wasm::types::MapType;
+use weir_engine::core::effects::HeaderEdit;
+use weir_engine::core::headers::HeaderMap;
+use weir_engine::core::policy::stable_plugin;
+use weir_engine::core::ports::{Metrics, Rng, labels};
+use weir_engine::core::reloads::{ReloadCount, version};
+use weir_protos::v1::telemetry::LogLevel;
+use weir_protos::{FieldError, decode_json};
+
+use crate::abi;
+use crate::filter::Filter;
+use crate::logger;
+use crate::ports::HostPorts;
+use crate::roots::Roots;
+
+/// Ten ticks a second: idle leases go back soon enough, and an idle Envoy spends a thousandth of a
+/// core on it.
+const TICK_MILLISECONDS: u32 = 100;
+
+/// Refusals are looked for in every n-th tick: they are rare, and the look costs a host call.
+const REFUSALS_EVERY: u32 = 10;
+
+/// All that one VM keeps.
+pub struct Vm<F: Filter> {
+    ports: HostPorts,
+    worker: F::Worker,
+    roots: Roots<Root<F>>,
+    streams: HashMap<u32, F::Stream>,
+    /// The stream context made last, and its root. The host makes a stream's context when the
+    /// request reaches the filter, right before the request's headers.
+    newest: (u32, u32),
+    /// Tells this VM from others; made at the first policy.
+    id: Option<u64>,
+}
+
+struct Root<F> {
+    filter: F,
+    reloads: ReloadCount,
+    version: u32,
+    /// Whether the first tick has reported the policy.
+    reported: bool,
+    ticks: u32,
+}
+
+impl<F: Filter> Default for Vm<F> {
+    fn default() -> Vm<F> {
+        Vm {
+            ports: HostPorts::default(),
+            worker: F::Worker::default(),
+            roots: Roots::default(),
+            streams: HashMap::new(),
+            newest: (0, 0),
+            id: None,
+        }
+    }
+}
+
+impl<F: Filter> Vm<F> {
+    pub fn on_context_create(&mut self, context: u32, parent: u32) {
+        if parent != 0 {
+            self.newest = (context, parent);
+        }
+    }
+
+    /// Pure but for two things: the process secret, made here once since this runs on the main
+    /// thread first, and the count of refusals.
+    pub fn on_configure(&mut self, root: u32, size: usize) -> bool {
+        logger::start(LogLevel::Warn);
+        let plugin = abi::property(b"plugin_name").unwrap_or_default();
+        let plugin = stable_plugin(&String::from_utf8_lossy(&plugin));
+        let reloads = ReloadCount::new(&format!("{plugin}/{}", F::NAME));
+        let text = abi::plugin_configuration(size);
+        match text.ok_or_else(|| FieldError::at("policy", "could not be had from Envoy")) {
+            Ok(text) => match self.compile(&text, &plugin) {
+                Ok(filter) => {
+                    logger::start(filter.common().log_level);
+                    if let Some(mark) = filter.mark() {
+                        abi::declare_request_property(mark);
+                    }
+                    F::prepare(&mut self.worker, &mut self.ports);
+                    let version = version(&text);
+                    let entry = Root { filter, reloads, version, reported: false, ticks: 0 };
+                    self.roots.insert(root, entry);
+                    abi::set_tick_period(TICK_MILLISECONDS);
+                    true
+                }
+                Err(error) => self.refuse(&reloads, &error),
+            },
+            Err(error) => self.refuse(&reloads, &error),
+        }
+    }
+
+    fn compile(&mut self, text: &[u8], plugin: &str) -> Result<F, FieldError> {
+        let vm = *self.id.get_or_insert_with(|| self.ports.random());
+        F::compile(&decode_json(text, F::SECTION)?, plugin, vm)
+    }
+
+    fn refuse(&mut self, reloads: &ReloadCount, error: &FieldError) -> bool {
+        log::error!(target: F::NAME, "policy refused, the one in force stays: {error}");
+        reloads.refuse(&mut self.ports);
+        false
+    }
+
+    pub fn on_request_headers(&mut self, context: u32) -> u32 {
+        if self.newest.0 != context {
+            return abi::CONTINUE;
+        }
+        let Some(root) = self.roots.get_mut(self.newest.1) else { return abi::CONTINUE };
+        let headers = abi::header_map(MapType::HttpRequestHeaders);
+        let (effects, stream) = root.filter.on_request(&mut self.worker, &headers, &mut self.ports);
+        if let Some(state) = &effects.state {
+            abi::set_property(&format!("weir.{}", F::NAME), state.as_bytes());
+        }
+        if let Some(mark) = root.filter.mark().filter(|_| effects.is_charged) {
+            abi::set_property(mark, b"1");
+        }
+        for (name, value) in &effects.request_headers {
+            abi::set_header(MapType::HttpRequestHeaders, name, value);
+        }
+        if let Some(stream) = stream {
+            self.streams.insert(context, stream);
+        }
+        match effects.reply {
+            // A reply that the host refuses would leave the stream waiting for ever.
+            Some(reply) if abi::send_local_reply(&reply) => abi::PAUSE,
+            _ => abi::CONTINUE,
+        }
+    }
+
+    pub fn on_response_headers(&mut self, context: u32) {
+        let Some(stream) = self.streams.remove(&context) else { return };
+        let upstream = if F::reads_response(&stream) {
+            abi::header_map(MapType::HttpResponseHeaders)
+        } else {
+            HeaderMap::default()
+        };
+        for HeaderEdit::Set(name, value) in F::on_response(stream, &upstream) {
+            abi::set_header(MapType::HttpResponseHeaders, &name, &value);
+        }
+    }
+
+    /// Runs once for every stream, whatever became of it.
+    pub fn on_log(&mut self, context: u32) {
+        self.streams.remove(&context);
+    }
+
+    pub fn on_tick(&mut self, root: u32) {
+        let Vm { ports, worker, roots, .. } = self;
+        for mut gone in roots.tick(root) {
+            gone.filter.tick(ports);
+        }
+        F::tick_worker(worker, ports);
+        if let Some(ticked) = roots.get_mut(root) {
+            ticked.report(ports);
+        }
+        // The counters of roots that are about to go are written with those that stay.
+        for root in roots.values_mut() {
+            root.filter.tick(ports);
+        }
+    }
+}
+
+impl<F: Filter> Root<F> {
+    /// The policy in force, and how reloads went, once per process.
+    fn report(&mut self, ports: &mut HostPorts) {
+        let policy = &self.filter.common().identity.policy;
+        let reloads = |result: &str| {
+            let labels = labels(&[("policy", policy), ("result", result)]);
+            format!("{labels}weir_{}_reloads_total", F::NAME)
+        };
+        if !std::mem::replace(&mut self.reported, true) {
+            let labels = labels(&[("policy", policy)]);
+            ports.gauge(&format!("{labels}weir_{}_policy_version", F::NAME), self.version.into());
+            if self.reloads.accept(self.version, ports) {
+                ports.count(&reloads("accepted"), 1);
+            }
+        }
+        if self.ticks.is_multiple_of(REFUSALS_EVERY) {
+            let refused = self.reloads.claim_refused(ports);
+            if refused > 0 {
+                ports.count(&reloads("refused"), refused);
+            }
+        }
+        self.ticks = self.ticks.wrapping_add(1);
+    }
+}
