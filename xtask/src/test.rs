@@ -17,6 +17,7 @@ const ALONE: &str = "rates";
 
 pub fn run(filter: Option<&str>, lint: bool) -> Result<()> {
     let started = Instant::now();
+    let threads = threads()?;
     if lint && filter.is_none() {
         need_component("fmt", "rustfmt")?;
         need_component("clippy", "clippy")?;
@@ -46,7 +47,6 @@ pub fn run(filter: Option<&str>, lint: bool) -> Result<()> {
     native.args(filter.map(|name| ["--", name]).into_iter().flatten());
     let mut ran = step_counting_tests("unit, property and corpus tests", &mut native)?;
 
-    let threads = threads()?;
     let (alone, side_by_side) = test_binaries()?;
     let mut shared = cargo();
     shared.args(["test", "-p", REAL_ENVOY, "--lib", "--bins"]);

