@@ -6,7 +6,8 @@ use anyhow::{Result, bail};
 
 use crate::build::without_modules;
 use crate::paths;
-use crate::process::{self, cargo, output, step, step_counting_tests};
+use crate::process::{self, cargo, output};
+use crate::step::{step, step_counting_tests};
 
 pub fn run(target: Option<&str>, seconds: u64) -> Result<()> {
     let targets = chosen(target, targets()?)?;

@@ -11,6 +11,7 @@ mod postlink;
 mod process;
 mod programs;
 mod setup;
+mod step;
 mod test;
 
 use std::process::ExitCode;

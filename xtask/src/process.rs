@@ -1,10 +1,9 @@
-//! Child processes: a clean environment for a nested cargo, captured output, time limits, and
-//! steps that say how long they took.
+//! Child processes: a clean environment for a nested cargo, captured output, time limits.
 
 use std::ffi::OsStr;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -134,55 +133,6 @@ fn is_executable(file: &Path) -> bool {
     file.is_file()
 }
 
-/// Runs one step of a longer task under a heading, and says how long it took. On failure the error
-/// names the command that repeats just this step.
-pub fn step(title: &str, command: &mut Command) -> Result<()> {
-    println!("\n== {title}");
-    let started = Instant::now();
-    let status = command.status().with_context(|| format!("cannot start {}", shown(command)))?;
-    judge(title, command, status, started)
-}
-
-/// The same for a `cargo test`, and counts the tests that ran: a name that matches none is no
-/// success.
-pub fn step_counting_tests(title: &str, command: &mut Command) -> Result<u64> {
-    use std::io::BufRead;
-    println!("\n== {title}");
-    let started = Instant::now();
-    let mut child = command
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot start {}", shown(command)))?;
-    let mut tests = 0;
-    if let Some(stdout) = child.stdout.take() {
-        for line in std::io::BufReader::new(stdout).lines() {
-            let line = line?;
-            tests += tests_in(&line);
-            println!("{line}");
-        }
-    }
-    judge(title, command, child.wait()?, started)?;
-    Ok(tests)
-}
-
-/// `running 3 tests`
-fn tests_in(line: &str) -> u64 {
-    let number = line.strip_prefix("running ").and_then(|rest| rest.split(' ').next());
-    number.and_then(|number| number.parse().ok()).unwrap_or(0)
-}
-
-fn judge(title: &str, command: &Command, status: ExitStatus, started: Instant) -> Result<()> {
-    let seconds = started.elapsed().as_secs_f64();
-    if !status.success() {
-        bail!(
-            "{title} failed after {seconds:.1} s ({status}). To run it again:\n  {}",
-            shown(command)
-        );
-    }
-    println!("== {title}: {seconds:.1} s");
-    Ok(())
-}
-
 /// Hands the terminal, its signals and the exit code over to `command`.
 #[cfg(unix)]
 pub fn become_that(command: &mut Command) -> Result<()> {
@@ -247,13 +197,6 @@ mod tests {
         let mut command = Command::new("/some/toolchain/bin/cargo");
         command.env("A", "b c").args(["test", "it's", "--x=1"]);
         assert_eq!(shown(&command), r"A='b c' cargo test 'it'\''s' --x=1");
-    }
-
-    #[test]
-    fn tests_are_counted() {
-        assert_eq!(tests_in("running 12 tests"), 12);
-        assert_eq!(tests_in("running 1 test"), 1);
-        assert_eq!(tests_in("test a::running 3 tests ... ok"), 0);
     }
 
     #[cfg(unix)]

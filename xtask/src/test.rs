@@ -7,8 +7,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::build::{self, MODULES};
 use crate::paths;
-use crate::process::{cargo, output, step, step_counting_tests};
+use crate::process::{cargo, output};
 use crate::setup::{self, Needs};
+use crate::step::{step, step_counting_tests};
 
 const REAL_ENVOY: &str = "weir-integration-tests";
 

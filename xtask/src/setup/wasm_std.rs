@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::apt::{self, Package};
+use super::debian;
 use crate::paths;
 use crate::process::{self, cargo, forget, is_for_native_code, on_path, output, quietly_within};
 
@@ -17,10 +17,6 @@ pub const TARGET: &str = "wasm32-unknown-unknown";
 /// rustup fetches some 25 MB. A machine that cannot reach its server mostly learns so at once;
 /// behind a firewall that swallows packets, this is what the attempt costs, once.
 const RUSTUP_LIMIT: Duration = Duration::from_secs(60);
-
-const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
-const DEBIAN_CARGO: &str = "/usr/bin/cargo";
-const DEBIAN_SOURCES: &str = "/usr/lib/rustlib/src/rust/library/std/Cargo.toml";
 
 /// A way to build the modules.
 pub enum WasmToolchain {
@@ -36,7 +32,7 @@ impl WasmToolchain {
         let mut command = match self {
             Self::InUse { .. } => cargo(),
             Self::Debian { .. } => {
-                let mut command = Command::new(DEBIAN_CARGO);
+                let mut command = Command::new(debian::CARGO);
                 command.current_dir(paths::root());
                 command
             }
@@ -48,7 +44,7 @@ impl WasmToolchain {
             // The outer cargo points the loader at its own toolchain's libraries.
             forget(&mut command, |name| name == "LD_LIBRARY_PATH" || name == "RUSTUP_TOOLCHAIN");
             command
-                .env("RUSTC", DEBIAN_RUSTC)
+                .env("RUSTC", debian::RUSTC)
                 // `build-std` is unstable; the library's own sources need the same permission.
                 .env("RUSTC_BOOTSTRAP", "1")
                 .args(["-Z", "build-std=std,panic_abort", "--config"])
@@ -85,7 +81,7 @@ pub fn find(afresh: bool) -> Result<Option<WasmToolchain>> {
         Some(other) => bail!("WEIR_WASM_STD is {other:?}; it can be rustup or debian"),
     }
     if only.as_deref() == Some("debian") {
-        return find_debian();
+        return debian::find();
     }
     if in_use_has_target() {
         return Ok(Some(WasmToolchain::InUse { name: name_in_use()?, added: false }));
@@ -93,7 +89,7 @@ pub fn find(afresh: bool) -> Result<Option<WasmToolchain>> {
     // A failed download is not tried again by each command, as long as the other route is there.
     if !afresh
         && refusal_stamp().exists()
-        && let Some(debian) = find_debian()?
+        && let Some(debian) = debian::find()?
     {
         return Ok(Some(debian));
     }
@@ -111,81 +107,11 @@ pub fn find(afresh: bool) -> Result<Option<WasmToolchain>> {
                 .with_context(|| paths::shown(&refusal_stamp()))?;
         }
     }
-    find_debian()
+    debian::find()
 }
 
 fn refusal_stamp() -> PathBuf {
     paths::artefacts().join("rustup-refused.txt")
-}
-
-/// The packages of Debian's route that are not there yet.
-pub fn packages() -> Result<Vec<Package>> {
-    let mut missing = Vec::new();
-    for (file, package) in
-        [(DEBIAN_RUSTC, "rustc-web"), (DEBIAN_CARGO, "cargo-web"), (DEBIAN_SOURCES, "rust-web-src")]
-    {
-        if !Path::new(file).exists() {
-            missing.push(Package::Named(package));
-        }
-    }
-    if missing.is_empty() && debian_rustc()?.is_none() {
-        // An older compiler under the same name: Debian's security updates bring a newer one.
-        missing.extend(["rustc-web", "cargo-web", "rust-web-src"].map(Package::Named));
-    }
-    if debian_linker()?.is_none() {
-        missing.push(Package::NewestLld);
-    }
-    Ok(missing)
-}
-
-/// Debian's route, if all of it is installed.
-pub fn find_debian() -> Result<Option<WasmToolchain>> {
-    if !Path::new(DEBIAN_CARGO).exists() || !Path::new(DEBIAN_SOURCES).exists() {
-        return Ok(None);
-    }
-    let (Some(version), Some(linker)) = (debian_rustc()?, debian_linker()?) else {
-        return Ok(None);
-    };
-    Ok(Some(WasmToolchain::Debian { version, linker }))
-}
-
-/// The version of Debian's rustc, if it is new enough for this workspace.
-fn debian_rustc() -> Result<Option<String>> {
-    if !Path::new(DEBIAN_RUSTC).exists() {
-        return Ok(None);
-    }
-    let said = verbose_version()?;
-    let version = field(&said, "release").context("rustc -vV names no release")?;
-    let needed = env!("CARGO_PKG_RUST_VERSION");
-    Ok((numbers(version) >= numbers(needed)).then(|| version.to_owned()))
-}
-
-fn verbose_version() -> Result<String> {
-    let mut rustc = Command::new(DEBIAN_RUSTC);
-    forget(&mut rustc, |name| name == "LD_LIBRARY_PATH");
-    output(rustc.arg("-vV"))
-}
-
-/// The newest `wasm-ld-NN`. One older than rustc's LLVM may not read its objects, so it counts
-/// only while Debian has no newer one to offer.
-fn debian_linker() -> Result<Option<PathBuf>> {
-    let installed = std::fs::read_dir("/usr/bin")?
-        .filter_map(|entry| {
-            entry.ok()?.file_name().to_str()?.strip_prefix("wasm-ld-")?.parse().ok()
-        })
-        .max();
-    let Some(installed) = installed else {
-        return Ok(None);
-    };
-    if Path::new(DEBIAN_RUSTC).exists() {
-        let said = verbose_version()?;
-        let llvm = field(&said, "LLVM version").map(numbers).unwrap_or_default();
-        let is_old = llvm.first().is_some_and(|major| installed < *major);
-        if is_old && apt::newest_lld()?.is_some_and(|newest| newest > installed) {
-            return Ok(None);
-        }
-    }
-    Ok(Some(PathBuf::from(format!("/usr/bin/wasm-ld-{installed}"))))
 }
 
 fn in_use_has_target() -> bool {
@@ -229,34 +155,9 @@ fn add_by_rustup() -> Result<()> {
     Ok(())
 }
 
-/// `name: value` in `rustc -vV`.
-fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
-}
-
-/// `1.96.0` as numbers, to compare.
-fn numbers(version: &str) -> Vec<u32> {
-    version.split(['.', '-', '+']).map_while(|part| part.parse().ok()).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn versions_compare_as_numbers() {
-        assert!(numbers("1.96.0") > numbers("1.90"));
-        assert!(numbers("1.85.0") < numbers("1.90"));
-        assert!(numbers("1.100.0-nightly") > numbers("1.90"));
-    }
-
-    #[test]
-    fn fields_of_rustc_are_read() {
-        let said = "rustc 1.96.0\nbinary: rustc\nrelease: 1.96.0\nLLVM version: 22.1.8\n";
-        assert_eq!(field(said, "release"), Some("1.96.0"));
-        assert_eq!(field(said, "LLVM version").map(numbers), Some(vec![22, 1, 8]));
-        assert_eq!(field(said, "host"), None);
-    }
 
     #[test]
     fn debians_cargo_is_told_everything_that_the_route_needs() {
