@@ -126,6 +126,10 @@ impl H2Conn {
                 GOAWAY => {
                     let code = payload.get(4..8).map(be32);
                     reply.gone = Some(code);
+                    // An error ends every stream; Envoy takes a second to close the socket.
+                    if code != Some(0) {
+                        return Ok(());
+                    }
                 }
                 RST_STREAM if id == stream => {
                     reply.reset = payload.get(..4).map(be32);

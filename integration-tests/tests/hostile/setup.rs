@@ -43,14 +43,14 @@ rate_limit:
     - {peer_principal: true, on_missing: EMPTY}
     - {property: request.headers.x-key, on_missing: EMPTY}
     max_tokens: 1000000000
-    tokens_per_fill: 1000000000
+    tokens_per_fill: 10000000
     fill_interval: 1s
     max_keys: 1000
     at_limit: {quota_headers: ALWAYS, draft_03_headers: true}
   - id: grpc
     match: {direction: ANY, grpc: {service: shop.v1.Orders}}
     max_tokens: 1000000000
-    tokens_per_fill: 1000000000
+    tokens_per_fill: 10000000
     fill_interval: 1s
   - id: none-passes
     match: {direction: OUTBOUND}
