@@ -60,7 +60,11 @@ impl Tables {
         let mut out = String::new();
         writeln!(out, "pub(crate) static MESSAGES: &[Message] = &[")?;
         for (name, message) in &self.messages {
-            writeln!(out, "    Message {{ name: {:?}, fields: &[", name.trim_start_matches(".weir.v1."))?;
+            writeln!(
+                out,
+                "    Message {{ name: {:?}, fields: &[",
+                name.trim_start_matches(".weir.v1.")
+            )?;
             for field in &message.field {
                 writeln!(out, "        {},", self.field(field)?)?;
             }
@@ -109,14 +113,21 @@ impl Tables {
             Type::Uint64 => "Kind::Uint64".into(),
             Type::Double => "Kind::Double".into(),
             Type::String => "Kind::String".into(),
-            Type::Message if field.type_name() == ".google.protobuf.Duration" => "Kind::Duration".into(),
+            Type::Message if field.type_name() == ".google.protobuf.Duration" => {
+                "Kind::Duration".into()
+            }
             Type::Message => {
-                format!("Kind::Message({})", place(self.messages.iter().map(|(name, _)| name).collect())?)
+                format!(
+                    "Kind::Message({})",
+                    place(self.messages.iter().map(|(name, _)| name).collect())?
+                )
             }
             Type::Enum => {
                 format!("Kind::Enum({})", place(self.enums.iter().map(|(name, _)| name).collect())?)
             }
-            other => return Err(format!("{}: the JSON reader has no {other:?}", field.name()).into()),
+            other => {
+                return Err(format!("{}: the JSON reader has no {other:?}", field.name()).into());
+            }
         })
     }
 }

@@ -120,7 +120,8 @@ impl<'de> Visitor<'de> for MessageSeed<'_> {
         walk.depth += 1;
         let mut seen: Vec<&'static Field> = Vec::new();
         while let Some(name) = map.next_key::<String>()? {
-            let found = message.fields.iter().find(|field| field.name == name || field.json == name);
+            let found =
+                message.fields.iter().find(|field| field.name == name || field.json == name);
             let Some(field) = found else {
                 let path = format!("{}.{name}", walk.path);
                 return Err(walk.refuse(FieldError::at(path, unknown(&name, message))));
@@ -140,7 +141,13 @@ impl<'de> Visitor<'de> for MessageSeed<'_> {
                 continue;
             }
             walk.within(format_args!(".{}", field.name), |walk| {
-                map.next_value_seed(ValueSeed { number: field.number, kind: field.kind, shape: field.shape, walk, out: &mut *out })
+                map.next_value_seed(ValueSeed {
+                    number: field.number,
+                    kind: field.kind,
+                    shape: field.shape,
+                    walk,
+                    out: &mut *out,
+                })
             })?;
         }
         walk.depth -= 1;
@@ -177,10 +184,10 @@ fn distance(a: &str, b: &str) -> usize {
     for (i, x) in a.chars().take(64).enumerate() {
         let mut next = vec![i + 1];
         for (j, y) in b.iter().enumerate() {
-            let at = |row: &[usize], place: usize| row.get(place).copied().unwrap_or(usize::MAX - 1);
-            let mut best = (at(&row, j) + usize::from(x != *y))
-                .min(at(&row, j + 1) + 1)
-                .min(at(&next, j) + 1);
+            let at =
+                |row: &[usize], place: usize| row.get(place).copied().unwrap_or(usize::MAX - 1);
+            let mut best =
+                (at(&row, j) + usize::from(x != *y)).min(at(&row, j + 1) + 1).min(at(&next, j) + 1);
             let swapped = j > 0 && i > 0 && b.get(j - 1) == Some(&x) && last == *y;
             if swapped {
                 best = best.min(at(&before, j - 1) + 1);
@@ -208,7 +215,6 @@ impl<'de> DeserializeSeed<'de> for ValueSeed<'_> {
     }
 }
 
-
 /// What a field takes, for the error text.
 fn wanted(shape: Shape, kind: Kind) -> String {
     match (shape, kind) {
@@ -229,7 +235,12 @@ fn wanted(shape: Shape, kind: Kind) -> String {
 }
 
 /// Writes one scalar field in wire form; the error says what would be right.
-fn encode_scalar(number: u32, kind: Kind, scalar: Scalar<'_>, out: &mut Vec<u8>) -> Result<(), String> {
+fn encode_scalar(
+    number: u32,
+    kind: Kind,
+    scalar: Scalar<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), String> {
     let varint = |value: u64, out: &mut Vec<u8>| {
         encode_key(number, WireType::Varint, out);
         encode_varint(value, out);
@@ -338,7 +349,9 @@ impl<'de> Visitor<'de> for ValueSeed<'_> {
         let ValueSeed { number, kind, shape, walk, out } = self;
         match (shape, kind) {
             (Shape::Single, Kind::Message(place)) => {
-                let Some(message) = MESSAGES.get(place) else { return Ok(()) };
+                let Some(message) = MESSAGES.get(place) else {
+                    return Ok(());
+                };
                 let mut body = Vec::new();
                 MessageSeed { message, walk, out: &mut body }.visit_map(map)?;
                 encode_bytes(number, &body, out);
@@ -353,14 +366,24 @@ impl<'de> Visitor<'de> for ValueSeed<'_> {
                     walk.within(format_args!(".{name}"), |walk| {
                         if seen.contains(&name) {
                             let path = walk.path.clone();
-                            return Err(walk.refuse(FieldError::at(path, "is given twice; keep one")));
+                            return Err(
+                                walk.refuse(FieldError::at(path, "is given twice; keep one"))
+                            );
                         }
                         let before = entry.len();
                         let (number, shape) = (2, Shape::Single);
-                        map.next_value_seed(ValueSeed { number, kind, shape, walk, out: &mut entry })?;
+                        map.next_value_seed(ValueSeed {
+                            number,
+                            kind,
+                            shape,
+                            walk,
+                            out: &mut entry,
+                        })?;
                         if entry.len() == before {
                             let path = walk.path.clone();
-                            return Err(walk.refuse(FieldError::at(path, wanted(Shape::Single, kind))));
+                            return Err(
+                                walk.refuse(FieldError::at(path, wanted(Shape::Single, kind)))
+                            );
                         }
                         Ok(())
                     })?;

@@ -40,9 +40,18 @@ fn refusals_name_field_value_and_remedy() {
             r#"{"rate_limit":{"rules":[{},{"max_tokens":-1}]}}"#,
             "policy.rate_limit.rules[1].max_tokens: -1 must be a whole number from 0 to 18446744073709551615",
         ),
-        (r#"{"rate_limit":{"rules":[{"max_tokens":0.5}]}}"#, "rules[0].max_tokens: 0.5 must be a whole"),
-        (r#"{"rate_limit":{"rules":[{"fill_interval":1}]}}"#, "fill_interval: 1 must be a duration with its unit"),
-        (r#"{"rate_limit":{"rules":[{"fill_interval":"1m"}]}}"#, r#"fill_interval: "1m" must be a duration in seconds"#),
+        (
+            r#"{"rate_limit":{"rules":[{"max_tokens":0.5}]}}"#,
+            "rules[0].max_tokens: 0.5 must be a whole",
+        ),
+        (
+            r#"{"rate_limit":{"rules":[{"fill_interval":1}]}}"#,
+            "fill_interval: 1 must be a duration with its unit",
+        ),
+        (
+            r#"{"rate_limit":{"rules":[{"fill_interval":"1m"}]}}"#,
+            r#"fill_interval: "1m" must be a duration in seconds"#,
+        ),
         (
             r#"{"rate_limit":{"rules":[{"match":{"path":{"exact":"/a","prefix":"/b"}}}]}}"#,
             "match.path.prefix: excludes `exact`; keep one of the two",
@@ -63,7 +72,8 @@ fn refusals_name_field_value_and_remedy() {
 
 #[test]
 fn a_module_passes_over_the_sections_of_others() {
-    let text = br#"{"circuit_breaker":{"from":"a later version"},"traffic_color":7,"rate_limit":{}}"#;
+    let text =
+        br#"{"circuit_breaker":{"from":"a later version"},"traffic_color":7,"rate_limit":{}}"#;
     let policy = decode_json(text, Section::RateLimit).unwrap();
     assert!(policy.circuit_breaker.is_none() && policy.rate_limit.is_some());
     assert!(decode_json(br#"{"circuit_braker":{}}"#, Section::RateLimit).is_err());
@@ -77,7 +87,8 @@ fn nothing_is_the_empty_policy_and_null_the_default() {
 
 #[test]
 fn nesting_is_bounded() {
-    let deep = |n: usize| format!(r#"{{"exempt":[{}{{}}{}]}}"#, r#"{"not":"#.repeat(n), "}".repeat(n));
+    let deep =
+        |n: usize| format!(r#"{{"exempt":[{}{{}}{}]}}"#, r#"{"not":"#.repeat(n), "}".repeat(n));
     assert!(read(&deep(20)).is_ok());
     assert!(read(&deep(40)).unwrap_err().contains("nested more than 32 levels"));
     assert!(read(&deep(10_000)).is_err());
@@ -85,7 +96,8 @@ fn nesting_is_bounded() {
 
 #[test]
 fn yaml_reads_the_same() {
-    let yaml = "name: shop\nrate_limit:\n  rules:\n  - id: a\n    max_tokens: 10\n    fill_interval: 1s\n";
+    let yaml =
+        "name: shop\nrate_limit:\n  rules:\n  - id: a\n    max_tokens: 10\n    fill_interval: 1s\n";
     let from_yaml = decode(serde_yaml_ng::Deserializer::from_str(yaml), Section::All).unwrap();
     let json = r#"{"name":"shop","rate_limit":{"rules":[{"id":"a","max_tokens":10,"fill_interval":"1s"}]}}"#;
     assert_eq!(from_yaml, read(json).unwrap());

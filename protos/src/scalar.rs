@@ -41,7 +41,9 @@ impl Scalar<'_> {
             }
             _ => None,
         };
-        value.filter(|value| *value <= max).ok_or_else(|| format!("must be a whole number from 0 to {max}"))
+        value
+            .filter(|value| *value <= max)
+            .ok_or_else(|| format!("must be a whole number from 0 to {max}"))
     }
 
     pub(crate) fn double(self) -> Result<f64, String> {
@@ -85,7 +87,8 @@ fn parse_duration(text: &str) -> Option<(u64, u32)> {
     let seconds = whole.parse::<u64>().ok().filter(|seconds| *seconds <= MAX_SECONDS)?;
     let mut nanos = 0_u32;
     for place in 0..9 {
-        let digit = places.as_bytes().get(place).map_or(0, |byte| u32::from(byte.wrapping_sub(b'0')));
+        let digit =
+            places.as_bytes().get(place).map_or(0, |byte| u32::from(byte.wrapping_sub(b'0')));
         nanos = nanos.saturating_mul(10).saturating_add(digit);
     }
     Some((seconds, nanos))

@@ -22,7 +22,7 @@ pub trait Filter: Sized + 'static {
     /// Pure: an edit is tried out in a VM of its own before any worker sees it.
     fn compile(policy: &Policy, plugin: &str, vm: u64) -> Result<Self, FieldError>;
     /// Runs before the first request, on the main thread first.
-    fn prepare(worker: &mut Self::Worker, ports: &mut HostPorts);
+    fn prepare(&mut self, worker: &mut Self::Worker, ports: &mut HostPorts);
     fn common(&self) -> &Common;
     /// The attribute that marks a charged request for its life, if the filter charges any.
     fn mark(&self) -> Option<&str>;

@@ -66,8 +66,8 @@ impl<F: Filter> Vm<F> {
         }
     }
 
-    /// Pure but for two things: the process secret, made here once since this runs on the main
-    /// thread first, and the count of refusals.
+    /// Changes no state of a policy. What it writes is what workers would race to make (see
+    /// [`Filter::prepare`]) and the count of refusals.
     pub fn on_configure(&mut self, root: u32, size: usize) -> bool {
         logger::start(LogLevel::Warn);
         let plugin = abi::property(b"plugin_name").unwrap_or_default();
@@ -76,12 +76,12 @@ impl<F: Filter> Vm<F> {
         let text = abi::plugin_configuration(size);
         match text.ok_or_else(|| FieldError::at("policy", "could not be had from Envoy")) {
             Ok(text) => match self.compile(&text, &plugin) {
-                Ok(filter) => {
+                Ok(mut filter) => {
                     logger::start(filter.common().log_level);
                     if let Some(mark) = filter.mark() {
                         abi::declare_request_property(mark);
                     }
-                    F::prepare(&mut self.worker, &mut self.ports);
+                    filter.prepare(&mut self.worker, &mut self.ports);
                     let version = version(&text);
                     let entry = Root { filter, reloads, version, reported: false, ticks: 0 };
                     self.roots.insert(root, entry);

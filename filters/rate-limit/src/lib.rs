@@ -22,8 +22,8 @@ impl Filter for RateLimit {
         Limiter::compile(policy, plugin, vm).map(RateLimit)
     }
 
-    fn prepare(worker: &mut Worker, ports: &mut HostPorts) {
-        worker.prepare(ports);
+    fn prepare(&mut self, worker: &mut Worker, ports: &mut HostPorts) {
+        self.0.prepare(worker, ports);
     }
 
     fn common(&self) -> &Common {

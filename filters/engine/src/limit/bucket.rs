@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::gcra::{Rate, lease_end};
 use super::lease::{Lease, LeaseTable};
-use super::slots::Set;
+use super::slots::{Set, Taken};
 use crate::core::key::Fingerprint;
 use crate::core::ports::{BLIND, Nanos, SetError, SharedStore};
 
@@ -39,6 +39,8 @@ pub struct Buckets {
     pub rule: Rc<[u8]>,
     pub sets: u32,
     pub rate: Rate,
+    /// When the rate came into force.
+    pub since: Nanos,
     /// The most that one worker may hold; 0 for none.
     pub lease: u64,
 }
@@ -46,6 +48,11 @@ pub struct Buckets {
 impl Buckets {
     fn place(&self, fingerprint: Fingerprint) -> u32 {
         u32::try_from(fingerprint % u64::from(self.sets.max(1))).unwrap_or(0)
+    }
+
+    /// Makes the set of a rule that has one alone.
+    pub fn prepare(&self, store: &mut impl SharedStore) {
+        load(&set_key(&self.rule, 0), self.rate, store);
     }
 
     /// Takes one token.
@@ -69,16 +76,23 @@ impl Buckets {
         let wanted = lease.as_deref().map_or(0, |lease| lease.appetite_at(now));
         for _ in 0..TRIES {
             let Some((mut set, cas)) = load(&key, self.rate, store) else { return Take::Failed };
-            set.rescale(self.rate, now);
-            let (mut slot, evicted) = set.take(fingerprint, now);
+            let is_rescaled = set.rescale(self.rate, self.since, now);
+            let Taken { mut slot, evicted, has_stepped } = set.take(fingerprint, now);
             if let Some(lease) = lease.as_deref().filter(|lease| lease.granted > 0) {
-                // What the last lease did not spend was either spent by its end or is void: a lease
-                // of another rate ended with the policy that made it.
-                slot.bucket.release(self.rate, lease.epoch, lease.granted, 0, now);
+                // Whatever it has not spent comes back: its time is over, or its policy.
+                slot.bucket.release(self.rate, lease.epoch, lease.granted, lease.tokens, now);
             }
             let available = slot.bucket.available(self.rate, now);
             if available == 0 {
-                return Take::Refused { wait: slot.bucket.wait(self.rate, now) };
+                let wait = slot.bucket.wait(self.rate, now);
+                // A refusal changes nothing and is not written, but for what else has changed. When
+                // another worker was first, it wrote the same.
+                if is_rescaled || has_stepped {
+                    set.put(slot);
+                    set.write(&mut bytes);
+                    let _ = store.set(&key, &bytes, cas);
+                }
+                return Take::Refused { wait };
             }
             let most = self.lease.min(available.saturating_sub(1) / LEASE_SHARE);
             let extra = u32::try_from(most).unwrap_or(u32::MAX).min(wanted);
@@ -139,37 +153,32 @@ impl Buckets {
             return;
         }
         let key = set_key(&self.rule, self.place(fingerprint));
-        update(&key, self.rate, store, |set| {
+        update(&key, store, |set| {
             let mut slot = set.known(fingerprint, now)?;
-            slot.bucket.give_back(self.rate, now);
+            slot.bucket.give_back(set.rate, now);
             set.put(slot);
             Some(())
         });
     }
 }
 
-/// Returns what a lease has not spent. A policy that changed in between has voided it.
+/// Returns what a lease has not spent. A token is a token under whatever rate the policy has now.
 pub fn return_lease(lease: &Lease, now: Nanos, store: &mut impl SharedStore) {
     let key = set_key(&lease.rule, lease.set);
-    update(&key, lease.rate, store, |set| {
+    update(&key, store, |set| {
         let mut slot = set.known(lease.fingerprint, now)?;
-        slot.bucket.release(lease.rate, lease.epoch, lease.granted, lease.tokens, now);
+        slot.bucket.release(set.rate, lease.epoch, lease.granted, lease.tokens, now);
         set.put(slot);
         Some(())
     });
 }
 
-/// Changes a set that is there and written under `rate`.
-fn update(
-    key: &[u8],
-    rate: Rate,
-    store: &mut impl SharedStore,
-    change: impl Fn(&mut Set) -> Option<()>,
-) {
+/// Changes a set that is there.
+fn update(key: &[u8], store: &mut impl SharedStore, change: impl Fn(&mut Set) -> Option<()>) {
     let mut bytes = Vec::new();
     for _ in 0..TRIES {
         let Some((value, cas)) = store.get(key) else { return };
-        let Some(mut set) = Set::read(&value).filter(|set| set.rate == rate) else { return };
+        let Some(mut set) = Set::read(&value) else { return };
         if change(&mut set).is_none() {
             return;
         }
@@ -181,8 +190,9 @@ fn update(
 }
 
 /// The set and its version, created if need be. A set on a missing key succeeds whatever the
-/// version says, so a new set is written empty and read again: of two workers that create it at
-/// once, one may still undo the first take of the other, once in the life of the key.
+/// version says, so a new set is written empty and read again. A worker that stops between the look
+/// and that write undoes what others took from the set meanwhile, once in the life of the set; a
+/// rule without a key has its set made on the main thread and is spared.
 fn load(key: &[u8], rate: Rate, store: &mut impl SharedStore) -> Option<(Set, u32)> {
     for _ in 0..2 {
         if let Some((bytes, cas)) = store.get(key) {

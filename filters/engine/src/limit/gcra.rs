@@ -74,9 +74,11 @@ impl Bucket {
 
     /// Brings the bucket to `now`: ends old leases and holds refilling back by those that live.
     /// `ceiling` is the most that the bucket can have been used up, in tokens: a TAT further away
-    /// comes from a clock that stepped back, and would freeze the bucket.
-    pub fn settle(&mut self, rate: Rate, ceiling: u64, now: Nanos) {
-        self.tat = self.tat.min(now.saturating_add(rate.time_of(ceiling.max(rate.max))));
+    /// comes from a clock that stepped back, and would freeze the bucket. True after such a step.
+    pub fn settle(&mut self, rate: Rate, ceiling: u64, now: Nanos) -> bool {
+        let furthest = now.saturating_add(rate.time_of(ceiling.max(rate.max)));
+        let has_stepped = self.tat > furthest;
+        self.tat = self.tat.min(furthest);
         let ahead = epoch(now).wrapping_sub(self.epoch);
         // As a signed number: workers read the clock at slightly different times.
         if ahead != 0 && ahead < u32::MAX / 2 {
@@ -95,6 +97,7 @@ impl Bucket {
             self.epoch = epoch(now);
         }
         self.hold(rate, now);
+        has_stepped
     }
 
     /// What is leased takes room: the bucket is full at `max` minus that.

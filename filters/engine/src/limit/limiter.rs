@@ -17,7 +17,7 @@ use crate::core::headers::HeaderMap;
 use crate::core::index::Index;
 use crate::core::key::{Fingerprint, KeyOutcome, Secret};
 use crate::core::policy::Common;
-use crate::core::ports::{Metrics, Nanos, Ports, SharedStore};
+use crate::core::ports::{Clock, Metrics, Nanos, Ports, Rng, SharedStore};
 use crate::core::reply::{LocalReply, trace_id};
 use crate::core::request::Request;
 
@@ -100,6 +100,8 @@ pub struct Limiter {
     /// Attribute that marks a request as charged.
     mark: String,
     splits: bool,
+    /// When the policy came into force.
+    since: Nanos,
     found: Vec<u32>,
 }
 
@@ -160,6 +162,7 @@ impl Limiter {
             labelled: (common.max_series / SERIES_PER_RULE) as usize,
             mark: format!("weir.charged.{}", common.identity.state_prefix),
             splits: rules.iter().any(|rule| rule.scope == RuleScope::Worker(None)),
+            since: 0,
             found: Vec::new(),
             rules,
             index,
@@ -176,13 +179,27 @@ impl Limiter {
         &self.mark
     }
 
+    /// Makes what workers would otherwise race to make: the process secret, and the buckets of
+    /// rules without a key, full as they would be found. To be called while a policy is configured:
+    /// that happens on the main thread before any worker sees the policy. What is there already is
+    /// never touched.
+    pub fn prepare(&mut self, worker: &mut Worker, ports: &mut (impl SharedStore + Rng + Clock)) {
+        worker.prepare(ports);
+        self.since = ports.now();
+        for rule in
+            self.rules.iter().filter(|rule| rule.sets == 1 && rule.scope == RuleScope::Process)
+        {
+            buckets(rule, 1, self.since).prepare(ports);
+        }
+    }
+
     pub fn on_request(
         &mut self,
         worker: &mut Worker,
         headers: &HeaderMap,
         ports: &mut impl Ports,
     ) -> Decision {
-        let Limiter { common, rules, index, counters, crew, mark, found, .. } = self;
+        let Limiter { common, rules, index, counters, crew, mark, found, since, .. } = self;
         let mut request = Request::new(headers);
         index.candidates(&request, found);
         if found.is_empty() {
@@ -203,7 +220,8 @@ impl Limiter {
         let Some(secret) = worker.secret(ports) else { return Decision::default() };
         let now = ports.now();
         crew.serve(now, ports);
-        let bench = Bench { rules, found, counters, workers: crew.count(), secret, now };
+        let bench =
+            Bench { rules, found, counters, workers: crew.count(), since: *since, secret, now };
         bench.decide(worker, &mut request, ports)
     }
 
@@ -233,6 +251,7 @@ struct Bench<'r> {
     found: &'r [u32],
     counters: &'r mut Counters,
     workers: u32,
+    since: Nanos,
     secret: Secret,
     now: Nanos,
 }
@@ -265,7 +284,7 @@ impl<'r> Bench<'r> {
                 }
                 KeyOutcome::Reject => Some(Refusal::MissingKey),
                 KeyOutcome::Found(fingerprint) => {
-                    let buckets = buckets(rule, self.workers);
+                    let buckets = buckets(rule, self.workers, self.since);
                     let mut effort = Effort::default();
                     let take = match rule.scope {
                         RuleScope::Process => buckets.take(
@@ -349,13 +368,13 @@ impl<'r> Bench<'r> {
     }
 }
 
-fn buckets(rule: &Rule, workers: u32) -> Buckets {
+fn buckets(rule: &Rule, workers: u32, since: Nanos) -> Buckets {
     let rate = rule.rate_for(workers);
     let lease = match rule.scope {
         RuleScope::Process => rate.max / LEASE_DIVISOR.saturating_mul(workers.max(1).into()),
         RuleScope::Worker(_) => 0,
     };
-    Buckets { rule: std::rc::Rc::clone(&rule.state), sets: rule.sets, rate, lease }
+    Buckets { rule: std::rc::Rc::clone(&rule.state), sets: rule.sets, rate, since, lease }
 }
 
 /// Where a key stands between 0 and 9999, for `enforced_percent`. The low bits of a fingerprint
@@ -467,3 +486,7 @@ fn quota(taken: &[Taken], rules: &[Rule]) -> Option<Quota> {
     }
     quota
 }
+
+#[cfg(test)]
+#[path = "limiter_tests.rs"]
+mod tests;

@@ -17,3 +17,8 @@ mod worker;
 pub use limiter::{Decision, Limiter, Quota, ResponsePlan};
 pub use metrics::Outcome;
 pub use worker::{LocalStore, Worker};
+
+#[cfg(test)]
+mod testkit;
+#[cfg(test)]
+mod workers_tests;

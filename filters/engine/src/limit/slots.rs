@@ -6,7 +6,7 @@
 //! is forgotten without any effect, and otherwise the least is given away. (Forgetting the idlest
 //! instead would let a flood of one-off keys push out a key that is at its limit.)
 
-use super::gcra::{Bucket, Rate};
+use super::gcra::{Bucket, Rate, epoch};
 use crate::core::key::Fingerprint;
 use crate::core::ports::Nanos;
 
@@ -31,6 +31,16 @@ pub struct Set {
 pub struct Slot {
     pub fingerprint: Fingerprint,
     pub bucket: Bucket,
+}
+
+/// A slot taken out of its set.
+#[derive(Clone, Copy, Debug)]
+pub struct Taken {
+    pub slot: Slot,
+    /// A bucket that was not full was forgotten to make room.
+    pub evicted: bool,
+    /// The clock stepped back; the bucket is to be written whatever else happens.
+    pub has_stepped: bool,
 }
 
 impl Set {
@@ -82,28 +92,33 @@ impl Set {
         }
     }
 
-    /// Takes the set over to another rate: use stays use.
-    pub fn rescale(&mut self, rate: Rate, now: Nanos) {
+    /// Takes the set over to another rate, which is in force since `since`: use stays use, and what
+    /// comes back after that comes at the new rate. True where the set changed.
+    pub fn rescale(&mut self, rate: Rate, since: Nanos, now: Nanos) -> bool {
         if self.rate == rate {
-            return;
+            return false;
         }
         for slot in &mut self.slots {
-            slot.bucket.settle(self.rate, self.ceiling, now);
-            slot.bucket.rescale(self.rate, rate, now);
+            // A worker that still runs the old policy may have written later than that.
+            let is_newer =
+                slot.bucket.epoch.wrapping_sub(epoch(since)).wrapping_sub(1) < u32::MAX / 2;
+            let at = if is_newer { now } else { since.min(now) };
+            slot.bucket.settle(self.rate, self.ceiling, at);
+            slot.bucket.rescale(self.rate, rate, at);
         }
         self.rate = rate;
         self.ceiling = self.ceiling.max(rate.max);
+        true
     }
 
     /// Takes the settled slot of a key out of the set, to be changed and put back with
-    /// [`Set::put`]. A key that the set does not know gets a full bucket; `true` says that one that
-    /// was not full was forgotten to make room.
-    pub fn take(&mut self, fingerprint: Fingerprint, now: Nanos) -> (Slot, bool) {
+    /// [`Set::put`]. A key that the set does not know gets a full bucket.
+    pub fn take(&mut self, fingerprint: Fingerprint, now: Nanos) -> Taken {
         let (rate, ceiling) = (self.rate, self.ceiling);
         if let Some(place) = self.slots.iter().position(|slot| slot.fingerprint == fingerprint) {
             let mut slot = self.slots.swap_remove(place);
-            slot.bucket.settle(rate, ceiling, now);
-            return (slot, false);
+            let has_stepped = slot.bucket.settle(rate, ceiling, now);
+            return Taken { slot, evicted: false, has_stepped };
         }
         let mut evicted = false;
         if self.slots.len() >= WAYS {
@@ -116,7 +131,8 @@ impl Set {
                 self.slots.swap_remove(place);
             }
         }
-        (Slot { fingerprint, bucket: Bucket::full(now) }, evicted)
+        let slot = Slot { fingerprint, bucket: Bucket::full(now) };
+        Taken { slot, evicted, has_stepped: false }
     }
 
     pub fn put(&mut self, slot: Slot) {
@@ -126,7 +142,7 @@ impl Set {
     /// The settled slot of a key, if the set knows it.
     pub fn known(&mut self, fingerprint: Fingerprint, now: Nanos) -> Option<Slot> {
         let known = self.slots.iter().any(|slot| slot.fingerprint == fingerprint);
-        known.then(|| self.take(fingerprint, now).0)
+        known.then(|| self.take(fingerprint, now).slot)
     }
 }
 
@@ -156,7 +172,7 @@ mod tests {
     fn filled(used: &[u64]) -> Set {
         let mut set = Set::new(RATE);
         for (fingerprint, used) in (0..).zip(used) {
-            let (mut slot, _) = set.take(fingerprint, 0);
+            let mut slot = set.take(fingerprint, 0).slot;
             (0..*used).for_each(|_| slot.bucket.take(RATE, 0));
             set.put(slot);
         }
@@ -166,15 +182,15 @@ mod tests {
     #[test]
     fn the_bucket_nearest_to_full_is_forgotten() {
         let mut set = filled(&[5, 9, 1, 5, 5, 5, 5, 5]);
-        let (slot, evicted) = set.take(77, 0);
-        set.put(slot);
-        assert!(evicted);
+        let taken = set.take(77, 0);
+        set.put(taken.slot);
+        assert!(taken.evicted);
         assert!(set.known(2, 0).is_none() && set.known(1, 0).is_some());
         // Two tokens later key 77 is full again, and goes without being missed.
         let mut set = filled(&[5, 9, 3, 5, 5, 5, 5, 5]);
-        assert!(set.take(77, 0).1);
+        assert!(set.take(77, 0).evicted);
         let mut set = filled(&[5, 9, 3, 5, 5, 5, 5, 5]);
-        assert!(!set.take(77, 3000).1);
+        assert!(!set.take(77, 3000).evicted);
     }
 
     #[test]

@@ -24,7 +24,7 @@ impl Worker {
     /// Makes sure that the process has a secret. Called while a policy is configured, which happens
     /// on the main thread before any worker sees the policy, so that no two workers ever make one
     /// at the same time. It is not state of a policy: an existing one is never touched.
-    pub fn prepare(&mut self, ports: &mut (impl SharedStore + Rng)) {
+    pub(super) fn prepare(&mut self, ports: &mut (impl SharedStore + Rng)) {
         if read_secret(ports).is_none() {
             let secret = [ports.random(), ports.random()].map(u64::to_le_bytes).concat();
             let _ = ports.set(SECRET_KEY, &secret, BLIND);
