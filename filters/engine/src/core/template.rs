@@ -18,6 +18,7 @@ impl Template {
         let body = text.strip_prefix('/').ok_or("must start with `/`")?;
         let mut segments = Vec::new();
         let mut rest = None;
+        let mut names = std::collections::BTreeSet::new();
         for part in body.split('/') {
             if rest.is_some() {
                 return Err("must end after `{name**}`");
@@ -30,6 +31,9 @@ impl Template {
                     let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
                     if name.is_empty() || !name.bytes().all(fits) {
                         return Err("must name each variable with letters, digits or `_`");
+                    }
+                    if !names.insert(name) {
+                        return Err("must give each variable a name of its own");
                     }
                     if is_rest {
                         rest = Some(name.into());
@@ -150,7 +154,7 @@ mod tests {
 
     #[test]
     fn what_is_no_template() {
-        for text in ["", "users", "/a{b}", "/{}", "/{a-b}", "/{a**}/b", "/*"] {
+        for text in ["", "users", "/a{b}", "/{}", "/{a-b}", "/{a**}/b", "/*", "/{a}/{a}"] {
             assert!(Template::parse(text).is_err(), "{text}");
         }
     }

@@ -19,6 +19,8 @@ pub use metrics::Outcome;
 pub use worker::{LocalStore, Worker};
 
 #[cfg(test)]
+mod policy_tests;
+#[cfg(test)]
 mod testkit;
 #[cfg(test)]
 mod workers_tests;

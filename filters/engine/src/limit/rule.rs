@@ -132,7 +132,7 @@ fn refuse_what_is_not_built(source: &RateLimitRule, path: &str) -> Result<(), Fi
     }
     if source.scope() == Scope::Mesh {
         let remedy = "is not built in this version; use PROCESS or WORKER";
-        return Err(FieldError::value(format!("{path}.scope"), "MESH", remedy));
+        return Err(FieldError::value(format!("{path}.scope"), "\"MESH\"", remedy));
     }
     Ok(())
 }
