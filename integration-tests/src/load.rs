@@ -1,6 +1,6 @@
 //! Offered load: a fixed rate from a fixed number of connections, whether or not answers keep up.
 
-use crate::http::{H1Conn, Request};
+use crate::http::{H1Conn, Request, Response};
 use crate::wait::sleep_until;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 type Make = dyn Fn(u64) -> (String, Request) + Send + Sync;
+type Look = dyn Fn(Instant, &Response) + Send + Sync;
 
 /// `rate` requests a second for `lasts`, dealt out evenly to the connections.
 pub struct Load {
@@ -16,6 +17,7 @@ pub struct Load {
     rate: u32,
     lasts: Duration,
     make: Arc<Make>,
+    look: Option<Arc<Look>>,
 }
 
 /// What the clients counted.
@@ -51,7 +53,14 @@ impl Load {
             rate: 1000,
             lasts: Duration::from_secs(5),
             make: Arc::new(make),
+            look: None,
         }
+    }
+
+    /// Shows each answer as it comes, for what the report does not hold.
+    pub fn look(mut self, look: impl Fn(Instant, &Response) + Send + Sync + 'static) -> Self {
+        self.look = Some(Arc::new(look));
+        self
     }
 
     /// Default 16.
@@ -112,7 +121,11 @@ impl Load {
             sent += 1;
             match socket.send(&request) {
                 Ok(answer) => {
-                    report.timeline.push((Instant::now(), answer.status));
+                    let now = Instant::now();
+                    if let Some(look) = &self.look {
+                        look(now, &answer);
+                    }
+                    report.timeline.push((now, answer.status));
                     *report.answers.entry((label, answer.status)).or_default() += 1;
                 }
                 Err(e) => {

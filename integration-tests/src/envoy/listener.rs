@@ -72,6 +72,11 @@ impl Listener {
         self
     }
 
+    /// For a benchmark, which would measure the log along.
+    pub fn without_access_log(self) -> Self {
+        self.hcm("access_log", json!([]))
+    }
+
     /// Any other option of the connection manager.
     pub fn hcm(mut self, option: &str, value: Value) -> Self {
         self.hcm.push((option.to_owned(), value));
