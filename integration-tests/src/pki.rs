@@ -1,6 +1,6 @@
 //! Certificates for mutual TLS between two listeners of one Envoy.
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
 use std::path::{Path, PathBuf};
 
 /// A certificate and its key as PEM files.
@@ -21,6 +21,8 @@ impl Authority {
     pub fn new(directory: &Path) -> Self {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        // Names must differ: a certificate whose issuer has its own name counts as self-signed.
+        params.distinguished_name.push(DnType::CommonName, "authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let certificate = params.self_signed(&key).expect("a self-signed certificate");
         let path = directory.join("ca.pem");
@@ -36,6 +38,7 @@ impl Authority {
     pub fn issue(&self, name: &str, spiffe: &str) -> Identity {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.distinguished_name.push(DnType::CommonName, name);
         let uri = spiffe.try_into().expect("a SPIFFE id is ASCII");
         params.subject_alt_names.push(SanType::URI(uri));
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");

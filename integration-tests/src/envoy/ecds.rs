@@ -2,7 +2,7 @@
 
 use super::Envoy;
 use crate::policy;
-use crate::wait::{DEADLINE, wait_until};
+use crate::wait::{DEADLINE, wait_for, wait_until};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -78,24 +78,28 @@ pub struct PolicyPut<'a> {
 impl PolicyPut<'_> {
     /// Waits until every worker runs the policy. Panics when it was refused.
     pub fn accepted(self) {
-        let before = self.before;
-        wait_until("the policy is accepted", DEADLINE, || {
-            let now = self.envoy.ecds_counts();
-            assert_eq!(now.rejected, before.rejected, "the policy was refused:\n{}", self.log());
-            now.success > before.success && now.reload > before.reload
-        });
+        if let Err(log) = self.verdict() {
+            panic!("the policy was refused:\n{log}");
+        }
     }
 
     /// Waits until Envoy refused the policy and gives what it logged about it. Panics when it was
     /// accepted.
     pub fn refused(self) -> String {
+        let verdict = self.verdict();
+        verdict.expect_err("the policy was accepted")
+    }
+
+    /// Waits for either: `Ok` once every worker runs the policy, or the log of its refusal.
+    pub fn verdict(self) -> Result<(), String> {
         let before = self.before;
-        wait_until("the policy is refused", DEADLINE, || {
+        wait_for("a verdict on the policy", DEADLINE, || {
             let now = self.envoy.ecds_counts();
-            assert_eq!(now.success, before.success, "the policy was accepted");
-            now.rejected > before.rejected
-        });
-        self.log()
+            if now.rejected > before.rejected {
+                return Some(Err(self.log()));
+            }
+            (now.success > before.success && now.reload > before.reload).then_some(Ok(()))
+        })
     }
 
     fn log(&self) -> String {

@@ -11,6 +11,7 @@ const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 
 const END_STREAM: u8 = 1;
@@ -71,6 +72,9 @@ impl H2Conn {
         let mut settings = vec![0, 4];
         settings.extend_from_slice(&0x7fff_ffff_u32.to_be_bytes());
         this.frame(SETTINGS, 0, 0, &settings)?;
+        // The connection's own window starts at 65535 and is widened by a frame of its own.
+        let wider = 0x7fff_ffff_u32 - 65_535;
+        this.frame(WINDOW_UPDATE, 0, 0, &wider.to_be_bytes())?;
         Ok(this)
     }
 
@@ -90,7 +94,9 @@ impl H2Conn {
 
     fn write_request(&mut self, stream: u32, block: &[u8], body: Option<&[u8]>) -> io::Result<()> {
         let ends = if body.is_none() { END_STREAM } else { 0 };
-        let mut chunks = block.chunks(MAX_FRAME).peekable();
+        // A block without a line is a frame without a payload.
+        let empty = block.is_empty().then_some(block);
+        let mut chunks = empty.into_iter().chain(block.chunks(MAX_FRAME)).peekable();
         let mut kind = HEADERS;
         let mut flags = ends;
         while let Some(chunk) = chunks.next() {

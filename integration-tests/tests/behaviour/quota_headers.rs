@@ -42,10 +42,8 @@ fn always_puts_them_on_every_response_of_a_matching_request() {
 
 #[test]
 fn never_leaves_them_out_but_keeps_retry_after() {
-    let envoy = direct(&shop(&format!(
-        "{{id: r, {}, at_limit: {{quota_headers: NEVER, draft_03_headers: true}}}}",
-        once(1)
-    )));
+    let envoy =
+        direct(&shop(&format!("{{id: r, {}, at_limit: {{quota_headers: NEVER}}}}", once(1))));
     let refused = refusal(&mut envoy.client("in"), &Request::get("/"));
 
     for name in ["ratelimit", "ratelimit-policy", "x-ratelimit-limit"] {

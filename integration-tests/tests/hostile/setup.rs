@@ -65,6 +65,8 @@ pub fn start() -> Envoy {
     let generous = |l: Listener| {
         l.hcm("max_request_headers_kb", json!(96))
             .hcm("common_http_protocol_options", json!({"max_headers_count": 5000}))
+            // Envoy waits so long before it closes a connection on a broken header block.
+            .hcm("delayed_close_timeout", json!("0.01s"))
             .route(Route::direct("/", 200))
     };
     let envoy = Envoy::builder()

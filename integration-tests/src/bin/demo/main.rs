@@ -1,0 +1,102 @@
+//! `cargo xtask demo`: a limit at work on a real Envoy, told scene by scene, with a table at the end
+//! that compares what the clients counted with what Envoy counted.
+
+mod keep;
+mod policy_file;
+mod scenes;
+mod signals;
+mod stage;
+mod table;
+
+use std::panic;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use stage::Stage;
+use table::Table;
+
+const HELP: &str = "\
+cargo xtask demo [--keep]
+
+Starts an Envoy with two workers and the rate limiter in front of two small upstreams, sends real
+traffic, edits the policy live, tries a bad edit, and prints a table: what the clients counted, what
+Envoy counted, and what it had to be. Takes about 20 s.
+
+Options:
+  --keep   leave it running afterwards, put each edit of the policy file live, end on Ctrl-C
+
+Exit code: 0 when all of it held, 1 when a figure is off or something failed (with the reason).
+
+Example: cargo xtask demo --keep";
+
+fn main() -> ExitCode {
+    let keep = match keep_asked_for() {
+        Ok(Some(keep)) => keep,
+        Ok(None) => {
+            println!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("demo: {error}; cargo xtask demo --help shows the options");
+            return ExitCode::from(2);
+        }
+    };
+    signals::listen();
+    // What the harness cannot do it says by a panic; a reader wants the sentence alone.
+    panic::set_hook(Box::new(|info| {
+        let payload = info.payload();
+        let text = payload.downcast_ref::<String>().map(String::as_str);
+        let text = text.or(payload.downcast_ref::<&str>().copied()).unwrap_or("it failed");
+        eprintln!("demo: {text}");
+    }));
+    match panic::catch_unwind(|| run(keep)) {
+        Ok(Some(true)) => ExitCode::SUCCESS,
+        Ok(Some(false)) | Err(_) => ExitCode::FAILURE,
+        Ok(None) => {
+            println!("stopped");
+            ExitCode::from(130)
+        }
+    }
+}
+
+/// `None` when help is wanted.
+fn keep_asked_for() -> Result<Option<bool>, lexopt::Error> {
+    use lexopt::prelude::*;
+    let mut parser = lexopt::Parser::from_env();
+    let mut keep = false;
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Short('h') | Long("help") => return Ok(None),
+            Long("keep") => keep = true,
+            other => return Err(other.unexpected()),
+        }
+    }
+    Ok(Some(keep))
+}
+
+/// Whether everything held; `None` when it was stopped before the end.
+fn run(keep: bool) -> Option<bool> {
+    let started = Instant::now();
+    println!("\nA rate limit at work: weir's module in a stock Envoy.\n");
+    let mut stage = Stage::set();
+    println!(
+        "Envoy runs with {} workers on {}, upstreams `shop` and `account` behind it ({:.1} s).\n",
+        stage::WORKERS,
+        stage.address(),
+        started.elapsed().as_secs_f64()
+    );
+    let mut table = Table::default();
+    for scene in [scenes::limit, scenes::users, scenes::edits] {
+        scene(&mut stage, &mut table);
+        if signals::stopped() {
+            return None;
+        }
+    }
+    scenes::whole_run(&stage, &mut table);
+    println!("\n{table}");
+    let held = table.report(started.elapsed());
+    if keep {
+        keep::play(stage);
+    }
+    Some(held)
+}
