@@ -25,6 +25,13 @@ pub type Secret = [u8; 16];
 /// alone, once in 2^64 pairs.
 pub type Fingerprint = u64;
 
+/// The scope of keys that belong to one name, e.g. a rule's place in shared data.
+pub fn scope(name: &[u8]) -> Fingerprint {
+    let mut hasher = SipHasher13::new();
+    hasher.write(name);
+    hasher.finish()
+}
+
 #[derive(Debug, Default)]
 pub struct Key {
     parts: Vec<(Source, OnMissing)>,
@@ -55,16 +62,21 @@ impl Key {
         self.parts.is_empty()
     }
 
-    /// Each part goes in with its length, so that ("a", "bc") and ("ab", "c") differ.
+    /// Keys of different `scope`s differ. Each part goes in with its length, so that ("a", "bc")
+    /// and ("ab", "c") differ as well.
     pub fn of<'r>(
         &'r self,
         request: &mut Request<'r>,
         attributes: &mut impl Attributes,
         secret: &Secret,
-        scope: &[u8],
+        scope: Fingerprint,
     ) -> KeyOutcome {
+        if self.parts.is_empty() {
+            // No client has a say in it.
+            return KeyOutcome::Found(scope);
+        }
         let mut hasher = SipHasher13::new_with_key(secret);
-        hasher.write(scope);
+        hasher.write_u64(scope);
         for (source, on_missing) in &self.parts {
             match (source.read(request, attributes), on_missing) {
                 (Some(value), _) => {

@@ -33,7 +33,7 @@ pub struct Request<'r> {
 impl<'r> Request<'r> {
     pub fn new(headers: &'r HeaderMap) -> Request<'r> {
         let (mut target, mut method, mut authority) = (&b""[..], &b""[..], &b""[..]);
-        for (name, value) in headers.iter() {
+        for (name, value) in headers.iter().filter(|(name, _)| name.first() == Some(&b':')) {
             match name {
                 b":path" => target = value,
                 b":method" => method = value,

@@ -32,27 +32,37 @@ pub struct Effort {
     pub evictions: u64,
 }
 
+/// A worker may hold `max / (LEASE_DIVISOR x workers)` tokens of a bucket, so all workers together
+/// hold at most an eighth.
+const LEASE_DIVISOR: u64 = 8;
+
 /// Where the buckets of a rule lie and how they fill.
-#[derive(Clone, Debug)]
-pub struct Buckets {
+#[derive(Clone, Copy, Debug)]
+pub struct Buckets<'a> {
     /// The start of the keys of the rule's sets.
-    pub rule: Rc<[u8]>,
+    pub rule: &'a Rc<[u8]>,
     pub sets: u32,
     pub rate: Rate,
     /// When the rate came into force.
     pub since: Nanos,
-    /// The most that one worker may hold; 0 for none.
-    pub lease: u64,
+    /// How many workers share the buckets; 0 where they are one worker's own, which leases nothing.
+    pub workers: u32,
 }
 
-impl Buckets {
+impl Buckets<'_> {
     fn place(&self, fingerprint: Fingerprint) -> u32 {
         u32::try_from(fingerprint % u64::from(self.sets.max(1))).unwrap_or(0)
     }
 
+    /// The most that one worker may hold beside the token it spends at once.
+    fn most_leased(&self) -> u64 {
+        let divisor = LEASE_DIVISOR.saturating_mul(self.workers.into());
+        self.rate.max.checked_div(divisor).unwrap_or(0)
+    }
+
     /// Makes the set of a rule that has one alone.
     pub fn prepare(&self, store: &mut impl SharedStore) {
-        load(&set_key(&self.rule, 0), self.rate, store);
+        load(&set_key(self.rule, 0), self.rate, store);
     }
 
     /// Takes one token.
@@ -64,15 +74,15 @@ impl Buckets {
         leases: &mut LeaseTable,
         effort: &mut Effort,
     ) -> Take {
-        if self.lease > 0
-            && let Some(lease) = leases.find(fingerprint)
+        let mut lease = if self.workers > 0 { leases.find(fingerprint) } else { None };
+        if let Some(lease) = lease.as_deref_mut().filter(|lease| lease.tokens > 0)
             && lease.spend(self.rate, now)
         {
             return Take::Admitted { remaining: lease.level.saturating_add(lease.tokens.into()) };
         }
-        let key = set_key(&self.rule, self.place(fingerprint));
+        let key = set_key(self.rule, self.place(fingerprint));
         let mut bytes = Vec::new();
-        let mut lease = if self.lease > 0 { leases.find(fingerprint) } else { None };
+        let most_leased = self.most_leased();
         let wanted = lease.as_deref().map_or(0, |lease| lease.appetite_at(now));
         for _ in 0..TRIES {
             let Some((mut set, cas)) = load(&key, self.rate, store) else { return Take::Failed };
@@ -94,7 +104,7 @@ impl Buckets {
                 }
                 return Take::Refused { wait };
             }
-            let most = self.lease.min(available.saturating_sub(1) / LEASE_SHARE);
+            let most = most_leased.min(available.saturating_sub(1) / LEASE_SHARE);
             let extra = u32::try_from(most).unwrap_or(u32::MAX).min(wanted);
             slot.bucket.take(self.rate, extra);
             let epoch = slot.bucket.epoch;
@@ -118,15 +128,15 @@ impl Buckets {
                 epoch,
                 ends: lease_end(epoch),
                 level: remaining.saturating_sub(extra.into()),
-                appetite: wanted.min(u32::try_from(self.lease).unwrap_or(u32::MAX)),
+                appetite: wanted.min(u32::try_from(most_leased).unwrap_or(u32::MAX)),
                 acquired_at: now,
                 used_at: now,
-                rule: Rc::clone(&self.rule),
+                rule: Rc::clone(self.rule),
                 set: self.place(fingerprint),
             };
             match lease.take() {
                 Some(lease) => *lease = held,
-                None if self.lease > 0 => leases.follow(held),
+                None if most_leased > 0 => leases.follow(held),
                 None => {}
             }
             return Take::Admitted { remaining };
@@ -143,7 +153,7 @@ impl Buckets {
         store: &mut impl SharedStore,
         leases: &mut LeaseTable,
     ) {
-        if self.lease > 0
+        if self.workers > 0
             && let Some(lease) = leases.find(fingerprint)
             && lease.rate == self.rate
             && now < lease.ends
@@ -152,7 +162,7 @@ impl Buckets {
             lease.tokens = lease.tokens.saturating_add(1);
             return;
         }
-        let key = set_key(&self.rule, self.place(fingerprint));
+        let key = set_key(self.rule, self.place(fingerprint));
         update(&key, store, |set| {
             let mut slot = set.known(fingerprint, now)?;
             slot.bucket.give_back(set.rate, now);

@@ -27,10 +27,6 @@ const MAX_RULES: usize = 10_000;
 /// Rules that no index finds are tested on every request.
 const MAX_UNINDEXED: usize = 64;
 
-/// A worker may hold `max_tokens / (LEASE_DIVISOR x workers)` tokens of a bucket, so all workers
-/// together hold at most an eighth.
-const LEASE_DIVISOR: u64 = 8;
-
 /// What is to be done with a request, and with its response.
 #[derive(Debug, Default, PartialEq)]
 pub struct Decision {
@@ -102,13 +98,15 @@ pub struct Limiter {
     splits: bool,
     /// When the policy came into force.
     since: Nanos,
+    // Kept for their memory: the candidates and the tokens of the request in hand.
     found: Vec<u32>,
+    taken: Vec<Taken>,
 }
 
 /// A token taken for the request in hand.
+#[derive(Clone, Copy, Debug)]
 struct Taken {
     rule: usize,
-    buckets: Buckets,
     fingerprint: Fingerprint,
     remaining: u64,
 }
@@ -164,6 +162,7 @@ impl Limiter {
             splits: rules.iter().any(|rule| rule.scope == RuleScope::Worker(None)),
             since: 0,
             found: Vec::new(),
+            taken: Vec::new(),
             rules,
             index,
             common,
@@ -199,7 +198,7 @@ impl Limiter {
         headers: &HeaderMap,
         ports: &mut impl Ports,
     ) -> Decision {
-        let Limiter { common, rules, index, counters, crew, mark, found, since, .. } = self;
+        let Limiter { common, rules, index, counters, crew, mark, found, taken, since, .. } = self;
         let mut request = Request::new(headers);
         index.candidates(&request, found);
         if found.is_empty() {
@@ -220,8 +219,9 @@ impl Limiter {
         let Some(secret) = worker.secret(ports) else { return Decision::default() };
         let now = ports.now();
         crew.serve(now, ports);
-        let bench =
-            Bench { rules, found, counters, workers: crew.count(), since: *since, secret, now };
+        taken.clear();
+        let workers = crew.count();
+        let bench = Bench { rules, found, taken, counters, workers, since: *since, secret, now };
         bench.decide(worker, &mut request, ports)
     }
 
@@ -249,6 +249,7 @@ impl Limiter {
 struct Bench<'r> {
     rules: &'r [Rule],
     found: &'r [u32],
+    taken: &'r mut Vec<Taken>,
     counters: &'r mut Counters,
     workers: u32,
     since: Nanos,
@@ -256,100 +257,56 @@ struct Bench<'r> {
     now: Nanos,
 }
 
+/// What a rule says to a request.
+enum Verdict {
+    /// A token was taken.
+    Admit,
+    /// The rule has no say, for the reason that is counted.
+    Pass(Outcome),
+    Refuse(Refusal),
+}
+
 impl<'r> Bench<'r> {
     fn decide(
-        self,
+        mut self,
         worker: &mut Worker,
         request: &mut Request<'r>,
         ports: &mut impl Ports,
     ) -> Decision {
-        let client = Client { is_grpc: request.is_grpc(), trace_id: None };
         let mut decision = Decision::default();
-        let mut taken: Vec<Taken> = Vec::new();
         for place in self.found.iter().map(|rule| *rule as usize) {
             let Some(rule) = self.rules.get(place) else { continue };
             if !rule.matcher.matches(request, ports) {
                 continue;
             }
-            let enforces = rule.mode == mode::Value::Enforce;
-            let refusal = match rule.key.of(request, ports, &self.secret, &rule.state) {
-                KeyOutcome::Skip => {
-                    self.counters.record(place, Outcome::Skipped);
-                    None
-                }
-                KeyOutcome::Reject if !enforces => {
-                    self.counters.record(place, Outcome::ShadowLimited);
-                    decision.effects.state = Some(format!("shadow rule={}", rule.id));
-                    None
-                }
-                KeyOutcome::Reject => Some(Refusal::MissingKey),
-                KeyOutcome::Found(fingerprint) => {
-                    let buckets = buckets(rule, self.workers, self.since);
-                    let mut effort = Effort::default();
-                    let take = match rule.scope {
-                        RuleScope::Process => buckets.take(
-                            fingerprint,
-                            self.now,
-                            ports,
-                            &mut worker.leases,
-                            &mut effort,
-                        ),
-                        RuleScope::Worker(_) => {
-                            let store = &mut worker.local;
-                            buckets.take(
-                                fingerprint,
-                                self.now,
-                                store,
-                                &mut worker.leases,
-                                &mut effort,
-                            )
-                        }
-                    };
-                    self.counters.effort(place, effort.contention, effort.evictions);
-                    match take {
-                        Take::Admitted { remaining } => {
-                            taken.push(Taken { rule: place, buckets, fingerprint, remaining });
-                            None
-                        }
-                        Take::Failed if rule.denies_on_error && enforces => {
-                            Some(Refusal::Unavailable)
-                        }
-                        Take::Failed => {
-                            self.counters.record(place, Outcome::ErrorAllowed);
-                            decision.effects.state = Some(format!("error rule={}", rule.id));
-                            None
-                        }
-                        Take::Refused { wait } => {
-                            let rate = buckets.rate;
-                            let share =
-                                if rule.key.is_empty() { ports.random() } else { fingerprint };
-                            if enforces && sticky_share(share) < rule.enforced {
-                                Some(Refusal::Limit { wait, rate })
-                            } else {
-                                self.counters.record(place, Outcome::ShadowLimited);
-                                decision.effects.state = Some(format!("shadow rule={}", rule.id));
-                                None
-                            }
-                        }
+            match self.ask(place, rule, worker, request, ports) {
+                Verdict::Admit => {}
+                Verdict::Pass(outcome) => {
+                    self.counters.record(place, outcome);
+                    match outcome {
+                        Outcome::ShadowLimited => decision.say("shadow", rule),
+                        Outcome::ErrorAllowed => decision.say("error", rule),
+                        _ => {}
                     }
                 }
-            };
-            if let Some(refusal) = refusal {
-                let client = Client { trace_id: trace_id(request), ..client };
-                let refused = refuse(rule, refusal, client, ports.random());
-                self.counters.record(place, refused.outcome);
-                decision.effects.state = Some(format!("{} rule={}", refused.word, rule.id));
-                match refused.action {
-                    Action::Reply(reply) => {
-                        decision.effects.reply = Some(reply);
-                        decision.effects.request_headers.clear();
-                        decision.response = None;
-                        give_back(taken, self.rules, worker, self.now, ports);
-                        return decision;
-                    }
-                    Action::GoOn { request_header, response_header } => {
-                        decision.effects.request_headers.push(request_header);
-                        decision.response.get_or_insert_default().headers.push(response_header);
+                Verdict::Refuse(refusal) => {
+                    let trace_id = trace_id(request);
+                    let client = Client { is_grpc: request.is_grpc(), trace_id };
+                    let refused = refuse(rule, refusal, client, ports.random());
+                    self.counters.record(place, refused.outcome);
+                    decision.say(refused.word, rule);
+                    match refused.action {
+                        Action::Reply(reply) => {
+                            self.give_back(worker, ports);
+                            let state = decision.effects.state;
+                            let effects =
+                                Effects { reply: Some(reply), state, ..Effects::default() };
+                            return Decision { effects, response: None };
+                        }
+                        Action::GoOn { request_header, response_header } => {
+                            decision.effects.request_headers.push(request_header);
+                            decision.response.get_or_insert_default().headers.push(response_header);
+                        }
                     }
                 }
             }
@@ -357,52 +314,134 @@ impl<'r> Bench<'r> {
                 break;
             }
         }
-        decision.effects.is_charged = !taken.is_empty();
-        for item in &taken {
+        decision.effects.is_charged = !self.taken.is_empty();
+        for item in &*self.taken {
             self.counters.record(item.rule, Outcome::Admitted);
         }
-        if let Some(quota) = quota(&taken, self.rules) {
+        if let Some(quota) = self.quota() {
             decision.response.get_or_insert_default().quota = Some(quota);
         }
         decision
     }
+
+    fn ask(
+        &mut self,
+        place: usize,
+        rule: &'r Rule,
+        worker: &mut Worker,
+        request: &mut Request<'r>,
+        ports: &mut impl Ports,
+    ) -> Verdict {
+        let enforces = rule.mode == mode::Value::Enforce;
+        let fingerprint = match rule.key.of(request, ports, &self.secret, rule.scope_of_keys) {
+            KeyOutcome::Found(fingerprint) => fingerprint,
+            KeyOutcome::Skip => return Verdict::Pass(Outcome::Skipped),
+            KeyOutcome::Reject if enforces => return Verdict::Refuse(Refusal::MissingKey),
+            KeyOutcome::Reject => return Verdict::Pass(Outcome::ShadowLimited),
+        };
+        let (buckets, leases, now) = (self.buckets(rule), &mut worker.leases, self.now);
+        let mut effort = Effort::default();
+        let take = match rule.scope {
+            RuleScope::Process => buckets.take(fingerprint, now, ports, leases, &mut effort),
+            RuleScope::Worker(_) => {
+                buckets.take(fingerprint, now, &mut worker.local, leases, &mut effort)
+            }
+        };
+        self.counters.effort(place, effort.contention, effort.evictions);
+        match take {
+            Take::Admitted { remaining } => {
+                self.taken.push(Taken { rule: place, fingerprint, remaining });
+                Verdict::Admit
+            }
+            Take::Refused { wait } => {
+                let share = if rule.key.is_empty() { ports.random() } else { fingerprint };
+                if enforces && sticky_share(share) < rule.enforced {
+                    Verdict::Refuse(Refusal::Limit { wait, rate: buckets.rate })
+                } else {
+                    Verdict::Pass(Outcome::ShadowLimited)
+                }
+            }
+            Take::Failed if enforces && rule.denies_on_error => {
+                Verdict::Refuse(Refusal::Unavailable)
+            }
+            Take::Failed => Verdict::Pass(Outcome::ErrorAllowed),
+        }
+    }
+
+    fn buckets(&self, rule: &'r Rule) -> Buckets<'r> {
+        buckets(rule, self.workers, self.since)
+    }
+
+    /// A refusal takes nothing: what other rules gave goes back before the reply.
+    fn give_back(&self, worker: &mut Worker, store: &mut impl SharedStore) {
+        for item in &*self.taken {
+            let Some(rule) = self.rules.get(item.rule) else { continue };
+            let (buckets, leases) = (self.buckets(rule), &mut worker.leases);
+            match rule.scope {
+                RuleScope::Process => buckets.give_back(item.fingerprint, self.now, store, leases),
+                RuleScope::Worker(_) => {
+                    buckets.give_back(item.fingerprint, self.now, &mut worker.local, leases);
+                }
+            }
+        }
+    }
+
+    /// Quota headers of the rules that want them on every response.
+    fn quota(&self) -> Option<Quota> {
+        let mut quota: Option<Quota> = None;
+        for item in &*self.taken {
+            let Some(rule) = self.rules.get(item.rule) else { continue };
+            if rule.at_limit.quota_headers != QuotaHeaders::Always {
+                continue;
+            }
+            let rate = rule.rate_for(self.workers);
+            let used = rate.max.saturating_sub(item.remaining);
+            let reset = seconds(rate.per_token.saturating_mul(used));
+            let policy = policy_item(&rule.id, rate);
+            let limit = limit_item(&rule.id, item.remaining, reset);
+            let draft_03 = || draft_03(&rule.id, rate, item.remaining, reset).to_vec();
+            let with_draft_03 = rule.at_limit.draft_03;
+            match &mut quota {
+                None => {
+                    let draft_03 = if with_draft_03 { draft_03() } else { Vec::new() };
+                    quota = Some(Quota { policy, limit, remaining: item.remaining, draft_03 });
+                }
+                Some(quota) => {
+                    quota.policy = format!("{}, {policy}", quota.policy);
+                    quota.limit = format!("{}, {limit}", quota.limit);
+                    // The old headers hold one window: the one closest to its end.
+                    let is_closest = item.remaining < quota.remaining || quota.draft_03.is_empty();
+                    if with_draft_03 && is_closest {
+                        quota.draft_03 = draft_03();
+                    }
+                    quota.remaining = quota.remaining.min(item.remaining);
+                }
+            }
+        }
+        quota
+    }
 }
 
-fn buckets(rule: &Rule, workers: u32, since: Nanos) -> Buckets {
-    let rate = rule.rate_for(workers);
-    let lease = match rule.scope {
-        RuleScope::Process => rate.max / LEASE_DIVISOR.saturating_mul(workers.max(1).into()),
+impl Decision {
+    /// What the access log will say.
+    fn say(&mut self, word: &str, rule: &Rule) {
+        self.effects.state = Some(format!("{word} rule={}", rule.id));
+    }
+}
+
+fn buckets(rule: &Rule, workers: u32, since: Nanos) -> Buckets<'_> {
+    let shared_by = match rule.scope {
+        RuleScope::Process => workers.max(1),
         RuleScope::Worker(_) => 0,
     };
-    Buckets { rule: std::rc::Rc::clone(&rule.state), sets: rule.sets, rate, since, lease }
+    let (state, rate) = (&rule.state, rule.rate_for(workers));
+    Buckets { rule: state, sets: rule.sets, rate, since, workers: shared_by }
 }
 
 /// Where a key stands between 0 and 9999, for `enforced_percent`. The low bits of a fingerprint
 /// choose its set, so others are used here.
 fn sticky_share(fingerprint: Fingerprint) -> u32 {
     u32::try_from((fingerprint >> 16) % 10_000).unwrap_or(0)
-}
-
-fn give_back(
-    taken: Vec<Taken>,
-    rules: &[Rule],
-    worker: &mut Worker,
-    now: Nanos,
-    store: &mut impl SharedStore,
-) {
-    for item in taken {
-        match rules.get(item.rule).map(|rule| rule.scope) {
-            Some(RuleScope::Worker(_)) => {
-                item.buckets.give_back(
-                    item.fingerprint,
-                    now,
-                    &mut worker.local,
-                    &mut worker.leases,
-                );
-            }
-            _ => item.buckets.give_back(item.fingerprint, now, store, &mut worker.leases),
-        }
-    }
 }
 
 enum Refusal {
@@ -451,40 +490,6 @@ fn refuse(rule: &Rule, refusal: Refusal, client: Client<'_>, random: u64) -> Ref
             },
         },
     }
-}
-
-/// Quota headers of the rules that want them on every response.
-fn quota(taken: &[Taken], rules: &[Rule]) -> Option<Quota> {
-    let mut quota: Option<Quota> = None;
-    for item in taken {
-        let Some(rule) = rules.get(item.rule) else { continue };
-        if rule.at_limit.quota_headers != QuotaHeaders::Always {
-            continue;
-        }
-        let rate = item.buckets.rate;
-        let reset = seconds(rate.per_token.saturating_mul(rate.max.saturating_sub(item.remaining)));
-        let policy = policy_item(&rule.id, rate);
-        let limit = limit_item(&rule.id, item.remaining, reset);
-        let draft_03 = || draft_03(&rule.id, rate, item.remaining, reset).to_vec();
-        match &mut quota {
-            None => {
-                let draft_03 = if rule.at_limit.draft_03 { draft_03() } else { Vec::new() };
-                quota = Some(Quota { policy, limit, remaining: item.remaining, draft_03 });
-            }
-            Some(quota) => {
-                quota.policy = format!("{}, {policy}", quota.policy);
-                quota.limit = format!("{}, {limit}", quota.limit);
-                // The old headers hold one window: the one closest to its end.
-                if rule.at_limit.draft_03
-                    && (item.remaining < quota.remaining || quota.draft_03.is_empty())
-                {
-                    quota.draft_03 = draft_03();
-                }
-                quota.remaining = quota.remaining.min(item.remaining);
-            }
-        }
-    }
-    quota
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use weir_protos::v1::{RateLimitRule, mode};
 
 use super::gcra::Rate;
 use super::reply::AtLimit;
-use crate::core::key::Key;
+use crate::core::key::{self, Fingerprint, Key};
 use crate::core::matcher::{MatchDefaults, Matcher};
 use crate::core::policy::{Common, effective_mode, identifier};
 use crate::core::ports::Nanos;
@@ -43,6 +43,8 @@ pub struct Rule {
     pub at_limit: AtLimit,
     /// The start of the keys of its state.
     pub state: Rc<[u8]>,
+    /// The same as a number.
+    pub scope_of_keys: Fingerprint,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -83,6 +85,7 @@ impl Rule {
         }
         let sets =
             if key.is_empty() { 1 } else { max_keys.div_ceil(KEYS_PER_SET).next_power_of_two() };
+        let state = format!("{}/rl/{}/", common.identity.state_prefix, source.id);
         let rule = Rule {
             mode: effective_mode(&[common.mode, section, source.mode()]),
             enforced: enforced(source, path)?,
@@ -94,9 +97,8 @@ impl Rule {
             sets,
             denies_on_error: source.on_error() == OnError::Deny,
             at_limit: AtLimit::compile(source, path)?,
-            state: format!("{}/rl/{}/", common.identity.state_prefix, source.id)
-                .into_bytes()
-                .into(),
+            scope_of_keys: key::scope(state.as_bytes()),
+            state: state.into_bytes().into(),
             id: source.id.clone(),
         };
         Ok((rule.mode != mode::Value::Off).then_some(rule))
@@ -132,7 +134,7 @@ fn refuse_what_is_not_built(source: &RateLimitRule, path: &str) -> Result<(), Fi
     }
     if source.scope() == Scope::Mesh {
         let remedy = "is not built in this version; use PROCESS or WORKER";
-        return Err(FieldError::value(format!("{path}.scope"), "\"MESH\"", remedy));
+        return Err(FieldError::value(format!("{path}.scope"), "MESH", remedy));
     }
     Ok(())
 }
