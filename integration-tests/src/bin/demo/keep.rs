@@ -4,11 +4,10 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use crate::policy_file::Verdict;
-use crate::signals;
 use crate::stage::Stage;
 
-/// Says how to play with it, and reports on edits until Ctrl-C.
-pub fn play(stage: Stage) {
+/// Says how to play with it, and reports on edits until Ctrl-C, or until Envoy ends.
+pub fn play(stage: &Stage) {
     // The file ends the demo with the bad edit in it.
     stage.file.save(&stage.policy);
     let _ = stage.file.verdict(Duration::from_secs(10));
@@ -31,7 +30,7 @@ Ctrl-C ends it.
         policy = stage.file.path().display(),
         log = stage.envoy.directory().join("envoy.log").display(),
     );
-    while !signals::stopped() {
+    loop {
         match stage.file.verdict(Duration::from_millis(200)) {
             Some(Verdict::Live(took)) => {
                 println!("accepted: live on every worker after {} ms", took.as_millis());
@@ -40,12 +39,11 @@ Ctrl-C ends it.
             Some(Verdict::Refused(reason)) => {
                 println!("refused, the policy before it stays: {reason}");
             }
-            None if TcpStream::connect(admin).is_err() && !signals::stopped() => {
+            None if TcpStream::connect(admin).is_err() => {
                 println!("Envoy has ended; so does the demo");
                 return;
             }
             None => {}
         }
     }
-    println!("\nended");
 }

@@ -41,7 +41,6 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    signals::listen();
     // What the harness cannot do it says by a panic; a reader wants the sentence alone.
     panic::set_hook(Box::new(|info| {
         let payload = info.payload();
@@ -50,12 +49,8 @@ fn main() -> ExitCode {
         eprintln!("demo: {text}");
     }));
     match panic::catch_unwind(|| run(keep)) {
-        Ok(Some(true)) => ExitCode::SUCCESS,
-        Ok(Some(false)) | Err(_) => ExitCode::FAILURE,
-        Ok(None) => {
-            println!("stopped");
-            ExitCode::from(130)
-        }
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) | Err(_) => ExitCode::FAILURE,
     }
 }
 
@@ -74,11 +69,12 @@ fn keep_asked_for() -> Result<Option<bool>, lexopt::Error> {
     Ok(Some(keep))
 }
 
-/// Whether everything held; `None` when it was stopped before the end.
-fn run(keep: bool) -> Option<bool> {
+/// Whether everything held.
+fn run(keep: bool) -> bool {
     let started = Instant::now();
     println!("\nA rate limit at work: weir's module in a stock Envoy.\n");
     let mut stage = Stage::set();
+    signals::listen(stage.envoy.pid(), stage.envoy.directory().to_path_buf());
     println!(
         "Envoy runs with {} workers on {}, upstreams `shop` and `account` behind it ({:.1} s).\n",
         stage::WORKERS,
@@ -86,17 +82,15 @@ fn run(keep: bool) -> Option<bool> {
         started.elapsed().as_secs_f64()
     );
     let mut table = Table::default();
-    for scene in [scenes::limit, scenes::users, scenes::edits] {
-        scene(&mut stage, &mut table);
-        if signals::stopped() {
-            return None;
-        }
-    }
+    scenes::limit(&mut stage, &mut table);
+    scenes::users(&mut stage, &mut table);
+    scenes::edits(&mut stage, &mut table);
     scenes::whole_run(&stage, &mut table);
     println!("\n{table}");
     let held = table.report(started.elapsed());
     if keep {
-        keep::play(stage);
+        signals::stop_means(i32::from(!held));
+        keep::play(&stage);
     }
-    Some(held)
+    held
 }

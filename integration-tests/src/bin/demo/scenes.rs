@@ -1,6 +1,6 @@
 //! The scenes: each sends traffic, tells what happened in a line or two, and adds its rows.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use weir_integration_tests::load::LoadReport;
@@ -44,14 +44,24 @@ impl Limit {
 
 /// Twice as much as one rule lets pass.
 pub fn limit(stage: &mut Stage, table: &mut Table) {
-    println!("1  A limit. 400 requests a second to /shop, where 200/s and a burst of 200 may pass ...");
-    let load = Load::new(stage.address(), Request::get("/shop"));
+    println!(
+        "1  A limit. 400 requests a second to /shop, where 200/s and a burst of 200 may pass ..."
+    );
+    let detail: Arc<OnceLock<String>> = Arc::default();
+    let first = detail.clone();
+    let load = Load::new(stage.address(), Request::get("/shop")).look(move |_, answer| {
+        if answer.status == 429 {
+            first.get_or_init(|| answer.json()["detail"].to_string());
+        }
+    });
     let start = Instant::now();
     let report = load.rate(400).lasts(Duration::from_secs(4)).run();
     let (passed, refused) = stage.answers(&report);
-    println!("   {passed} passed, {refused} got a 429: {}.\n", problem(stage, "/shop"));
+    let detail = detail.get().map_or("nothing", String::as_str);
+    println!("   {passed} passed, {refused} got a 429 that says {detail}.\n");
 
-    let section = table.section("1  a limit for all: offered 400/s for 4 s, limit 200/s + burst 200");
+    let section =
+        table.section("1  a limit for all: offered 400/s for 4 s, limit 200/s + burst 200");
     let admitted = stage.decided("shop", "admitted", passed);
     section.count("passed (burst + rate x time)", passed, admitted, SHOP.bounds(start, &report));
     section.equal("refused with 429", refused, stage.decided("shop", "limited", refused));
@@ -59,7 +69,9 @@ pub fn limit(stage: &mut Stage, table: &mut Table) {
 
 /// One user wants too much, another does not.
 pub fn users(stage: &mut Stage, table: &mut Table) {
-    println!("2  A limit for each user. ann sends 90/s to /account, bob 10/s; 20/s each may pass ...");
+    println!(
+        "2  A limit for each user. ann sends 90/s to /account, bob 10/s; 20/s each may pass ..."
+    );
     let load = Load::labelled(stage.address(), |n| {
         let user = if n % 10 == 0 { "bob" } else { "ann" };
         (user.to_owned(), Request::get("/account").header("x-user", user))
@@ -75,7 +87,8 @@ pub fn users(stage: &mut Stage, table: &mut Table) {
         ann.0, ann.1, bob.0, bob.1
     );
 
-    let section = table.section("2  a limit for each user: ann 90/s, bob 10/s, limit 20/s + burst 20 each");
+    let section =
+        table.section("2  a limit for each user: ann 90/s, bob 10/s, limit 20/s + burst 20 each");
     section.figure("ann passed (burst + rate x time)", ann.0, USER.bounds(start, &report));
     section.figure("bob refused: they do not share", bob.1, 0..=0);
     section.equal("both, passed", passed, stage.decided("per-user", "admitted", passed));
@@ -86,7 +99,10 @@ pub fn users(stage: &mut Stage, table: &mut Table) {
 pub fn edits(stage: &mut Stage, table: &mut Table) {
     let bad = stage.policy.replace("fill_interval: 1s", "fill_interval: 0s");
     let good = stage.policy.replacen("tokens_per_fill: 200", "tokens_per_fill: 50", 1);
-    assert!(good != stage.policy && bad != stage.policy, "demo.yaml has the values that are edited");
+    assert!(
+        good != stage.policy && bad != stage.policy,
+        "demo.yaml has the values that are edited"
+    );
     let before = stage.decisions();
 
     // Refusals say which policy they come from; only the rate differs.
@@ -123,7 +139,7 @@ pub fn edits(stage: &mut Stage, table: &mut Table) {
     };
     // 200 tokens of burst are gone after a second at 200/s too many.
     let old = rate(start + Duration::from_millis(1250), saved);
-    let new = rate(effect.at, bad_saved);
+    let new = rate(effect, bad_saved);
     let kept = rate(bad_saved, report.end());
     println!("   The policy before it still serves: {kept}/s pass.");
     let (passed, limited) = stage.answers(&report);
@@ -131,12 +147,17 @@ pub fn edits(stage: &mut Stage, table: &mut Table) {
     let section = table.section("3  a live edit: the limit goes from 200/s to 50/s under load");
     section.figure("passed per second, before", old, SHOP.near());
     section.figure("passed per second, after", new, EDITED.near());
-    let took = (effect.at - saved).as_millis() as u64;
+    let took = (effect - saved).as_millis() as u64;
     section.figure("from saving the file to the last worker, ms", took, 0..=2000);
     section.figure("requests without an answer", report.failed, 0..=0);
     let section = table.section("4  a bad edit: fill_interval 0s, which no limit can have");
     let names_field = reason.contains("fill_interval") && reason.contains("0s");
-    section.fact("refused", if names_field { "yes" } else { "no" }, "names field and value", names_field);
+    section.fact(
+        "refused",
+        if names_field { "yes" } else { "no" },
+        "names field and value",
+        names_field,
+    );
     section.figure("passed per second, since", kept, EDITED.near());
     section.equal("bad edits, refused", 1, stage.reloads("refused", 1));
     // The policy of the start is one of them.
@@ -155,7 +176,12 @@ pub fn whole_run(stage: &Stage, table: &mut Table) {
     section.equal("answers 4xx", stage.refused, stage.answered(4, stage.refused));
     let arrived = (stage.shop.count("/") + stage.account.count("/")) as u64;
     let forwarded = stage.forwarded("shop") + stage.forwarded("account");
-    section.count("reached the upstreams (their count)", arrived, forwarded, stage.passed..=stage.passed);
+    section.count(
+        "reached the upstreams (their count)",
+        arrived,
+        forwarded,
+        stage.passed..=stage.passed,
+    );
     let by_worker = stage.connections_by_worker();
     let all: u64 = by_worker.iter().sum();
     let spread = by_worker.len() == crate::stage::WORKERS as usize
@@ -187,23 +213,12 @@ impl Stage {
     }
 }
 
-/// The refusal as a client reads it. Sent when the bucket is empty; taken back in the counts of the
-/// whole run.
-fn problem(stage: &mut Stage, target: &str) -> String {
-    let _ = (stage, target);
-    String::new()
-}
-
-struct Effect {
-    at: Instant,
-}
-
 /// When the new policy decided for every worker: its first refusal is there, and the last of the
 /// old one is past.
-fn effect(refusals: &[(Instant, String)], saved: Instant) -> Effect {
+fn effect(refusals: &[(Instant, String)], saved: Instant) -> Instant {
     let old = &refusals.iter().min_by_key(|(at, _)| *at).expect("400/s are refused in part").1;
     let last_old = refusals.iter().filter(|(_, p)| p == old).map(|(at, _)| *at).max();
     let first_new = refusals.iter().filter(|(_, p)| p != old).map(|(at, _)| *at).min();
     let first_new = first_new.expect("refusals name the new policy after the edit");
-    Effect { at: first_new.max(last_old.unwrap_or(first_new)).max(saved) }
+    first_new.max(last_old.unwrap_or(first_new)).max(saved)
 }

@@ -35,19 +35,22 @@ impl Table {
         let rows = || self.sections.iter().flat_map(|s| s.rows.iter().map(move |r| (s, r)));
         let failed: Vec<_> = rows().filter(|(_, row)| !row.held).collect();
         if failed.is_empty() {
-            println!("All {} figures are as they must be ({:.0} s).", rows().count(), took.as_secs_f64());
+            println!(
+                "All {} figures are as they must be ({:.0} s).",
+                rows().count(),
+                took.as_secs_f64()
+            );
             return true;
         }
-        println!("{} of {} figures are off:", failed.len(), rows().count());
+        println!("Not as it must be, {} of {} figures:", failed.len(), rows().count());
         for (section, row) in failed {
             let envoy = match row.envoy.as_str() {
                 "" => String::new(),
-                envoy => format!(", Envoy {envoy}"),
+                envoy => format!(", Envoy counted {envoy}"),
             };
-            println!(
-                "  {}: {}: the clients have {}{envoy}; it must be {}",
-                section.title, row.what, row.clients, row.must
-            );
+            let (what, clients, must) = (&row.what, &row.clients, &row.must);
+            println!("  {}", section.title);
+            println!("    {what}: the clients have {clients}{envoy}; it must be: {must}");
         }
         println!("{}", busy_hint());
         false
