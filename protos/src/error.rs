@@ -37,6 +37,13 @@ impl FieldError {
     }
 }
 
+impl FieldError {
+    /// An error about a field that holds a fraction.
+    pub fn number(path: impl Into<String>, value: f64, remedy: impl Into<String>) -> FieldError {
+        FieldError::value(path, crate::scalar::number(value), remedy)
+    }
+}
+
 impl fmt::Display for FieldError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.path)?;

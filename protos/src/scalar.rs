@@ -18,10 +18,16 @@ impl std::fmt::Display for Scalar<'_> {
             Scalar::Bool(value) => value.fmt(f),
             Scalar::Unsigned(value) => value.fmt(f),
             Scalar::Negative(value) => value.fmt(f),
-            Scalar::Float(value) => value.fmt(f),
+            // serde_json has the digits of a float in the module already; core's would add 12 KB.
+            Scalar::Float(value) => f.write_str(&number(*value)),
             Scalar::Text(value) => write!(f, "{value:?}"),
         }
     }
+}
+
+/// The shortest decimal text of a number.
+pub(crate) fn number(value: f64) -> String {
+    serde_json::to_string(&value).unwrap_or_default()
 }
 
 impl Scalar<'_> {

@@ -3,11 +3,16 @@
 //! Envoy calls every callback that a module exports, and each call costs. The SDK exports all of
 //! them, `no_mangle`, so the host layer gives its own few the prefix `weir.`. This pass drops every
 //! other export, takes the prefix away, and with it go the code that only the dropped callbacks
-//! reached and the custom sections. What is left is checked: a module that Envoy would refuse to
+//! reached and the custom sections. The SDK's trait objects would stay, since function tables keep
+//! what they hold; nothing of ours calls them, so they are taken out by name. What is left is checked: a module that Envoy would refuse to
 //! load, with fewer words, is refused here.
 
 use anyhow::{Context, Result, bail};
-use walrus::{ExportItem, ImportKind, Module, ModuleConfig};
+use std::collections::HashSet;
+
+use walrus::{
+    ElementItems, ExportItem, FunctionBuilder, FunctionId, ImportKind, Module, ModuleConfig,
+};
 
 /// The bound for one filter, before compression.
 pub const SIZE_LIMIT: usize = 500 * 1000;
@@ -28,6 +33,7 @@ pub fn run(linked: &[u8]) -> Result<Vec<u8>> {
         .parse(linked)
         .context("the linker's output is not a module that can be read")?;
     trim_exports(&mut module)?;
+    clear_sdk_tables(&mut module);
     let custom: Vec<_> = module.customs.iter().map(|(id, _)| id).collect();
     for id in custom {
         module.customs.delete(id);
@@ -75,6 +81,35 @@ fn trim_exports(module: &mut Module) -> Result<()> {
         bail!("the module does not export its memory; Envoy cannot hand it any data");
     }
     Ok(())
+}
+
+/// Takes the functions of the SDK's dispatcher and traits out of the function tables: 20 KB. They are
+/// reached through the callbacks that were dropped and in no other way. The SDK's plain types stay.
+fn clear_sdk_tables(module: &mut Module) {
+    let of_sdk: HashSet<FunctionId> = module
+        .funcs
+        .iter()
+        .filter(|function| function.name.as_deref().is_some_and(is_sdk_callback))
+        .map(|function| function.id())
+        .collect();
+    if of_sdk.is_empty() {
+        return;
+    }
+    let mut stub = FunctionBuilder::new(&mut module.types, &[], &[]);
+    stub.func_body().unreachable();
+    let stub = stub.finish(Vec::new(), &mut module.funcs);
+    for element in module.elements.iter_mut() {
+        if let ElementItems::Functions(functions) = &mut element.items {
+            for function in functions.iter_mut().filter(|function| of_sdk.contains(function)) {
+                *function = stub;
+            }
+        }
+    }
+}
+
+fn is_sdk_callback(mangled: &str) -> bool {
+    mangled.contains("proxy_wasm")
+        && ["traits", "dispatcher"].iter().any(|module| mangled.contains(module))
 }
 
 /// Dead code is gone when this looks, so each import here is one that something calls.
@@ -143,6 +178,30 @@ mod tests {
                 "proxy_on_request_headers"
             ]
         );
+    }
+
+    #[test]
+    fn the_sdks_trait_objects_go_and_other_tables_stay() {
+        let wasm = linked(
+            r#"(table 3 funcref)
+               (elem (i32.const 0) $_ZN10proxy_wasm6traits7Context6on_log17h0E $ours)
+               (func $_ZN10proxy_wasm6traits7Context6on_log17h0E (result i64) i64.const 77)
+               (func $ours (result i64) i64.const 88)
+               (func (export "weir.proxy_on_tick")
+                   (drop (call_indirect (result i64) (i32.const 1))))"#,
+        );
+        let finished = run(&wasm).unwrap();
+        let holds = |number: i64| {
+            let module = Module::from_buffer(&finished).unwrap();
+            module.funcs.iter_local().any(|(_, function)| {
+                let block = function.block(function.entry_block());
+                block.instrs.iter().any(|(instruction, _)| {
+                    matches!(instruction, walrus::ir::Instr::Const(constant)
+                        if matches!(constant.value, walrus::ir::Value::I64(n) if n == number))
+                })
+            })
+        };
+        assert!(holds(88) && !holds(77));
     }
 
     #[test]

@@ -104,7 +104,7 @@ fn bounds(number: &NumberMatch, path: &str) -> Result<Vec<(Bound, Decimal)>, Fie
         // Integers above 2^53 are not exact in a double, which is what a policy carries.
         if limit.abs() > 9_007_199_254_740_992.0 {
             let remedy = "must be between -2^53 and 2^53";
-            return Err(FieldError::value(format!("{path}.number.{name}"), limit, remedy));
+            return Err(FieldError::number(format!("{path}.number.{name}"), limit, remedy));
         }
         #[allow(clippy::cast_possible_truncation)] // Within 2^53.
         let (whole, rest) = (limit.trunc() as i64, (limit.fract() * 1e9).round() as i64);

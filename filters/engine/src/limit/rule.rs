@@ -215,7 +215,7 @@ fn percent(value: f64, path: &str) -> Result<u32, FieldError> {
     let hundredths = (value * 100.0).round();
     // A hundredth as a double is off by far less than this.
     if !(0.0..=10_000.0).contains(&hundredths) || (value * 100.0 - hundredths).abs() > 1e-6 {
-        return Err(FieldError::value(path, value, "must be from 0 to 100 in steps of 0.01"));
+        return Err(FieldError::number(path, value, "must be from 0 to 100 in steps of 0.01"));
     }
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     Ok(hundredths as u32)
