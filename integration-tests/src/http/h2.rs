@@ -2,7 +2,7 @@
 //! every frame of the answer.
 
 use super::READ_TIMEOUT;
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 const DATA: u8 = 0;
@@ -56,6 +56,7 @@ impl H2Reply {
 /// One connection; streams are used one after the other.
 pub struct H2Conn {
     socket: TcpStream,
+    reader: BufReader<TcpStream>,
     decoder: fluke_hpack::Decoder<'static>,
     next_stream: u32,
 }
@@ -66,7 +67,9 @@ impl H2Conn {
         let socket = TcpStream::connect(address)?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(READ_TIMEOUT))?;
-        let mut this = Self { socket, decoder: fluke_hpack::Decoder::new(), next_stream: 1 };
+        let reader = BufReader::new(socket.try_clone()?);
+        let decoder = fluke_hpack::Decoder::new();
+        let mut this = Self { socket, reader, decoder, next_stream: 1 };
         this.socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")?;
         // INITIAL_WINDOW_SIZE as large as it gets, so that no answer waits for a window update.
         let mut settings = vec![0, 4];
@@ -92,6 +95,43 @@ impl H2Conn {
         reply
     }
 
+    /// Writes all requests at once, each on a stream of its own, and gives their statuses.
+    pub fn batch(&mut self, requests: &[Vec<(&[u8], &[u8])>]) -> io::Result<Vec<u16>> {
+        let mut frames = Vec::new();
+        for headers in requests {
+            let block = encode(headers);
+            let flags = END_STREAM | END_HEADERS;
+            push_frame(&mut frames, HEADERS, flags, self.next_stream, &block);
+            self.next_stream += 2;
+        }
+        self.socket.write_all(&frames)?;
+        let mut statuses = Vec::with_capacity(requests.len());
+        let mut ended = 0;
+        while ended < requests.len() {
+            let (kind, flags, _, payload) = self.read_frame()?;
+            match kind {
+                SETTINGS if flags & ACK == 0 => self.frame(SETTINGS, ACK, 0, &[])?,
+                PING if flags & ACK == 0 => self.frame(PING, ACK, 0, &payload)?,
+                GOAWAY | RST_STREAM => return Err(io::Error::other(format!("frame {kind}"))),
+                HEADERS => {
+                    let block = self.decode(unpadded(kind, flags, &payload))?;
+                    let status = block.iter().find(|(name, _)| name == b":status");
+                    let status =
+                        status.and_then(|(_, v)| std::str::from_utf8(v).ok()?.parse::<u16>().ok());
+                    statuses.extend(status);
+                }
+                _ => {}
+            }
+            ended += usize::from(matches!(kind, HEADERS | DATA) && flags & END_STREAM != 0);
+        }
+        Ok(statuses)
+    }
+
+    fn decode(&mut self, block: &[u8]) -> io::Result<Block> {
+        let decoded = self.decoder.decode(block);
+        decoded.map_err(|e| io::Error::other(format!("HPACK: {e:?}")))
+    }
+
     fn write_request(&mut self, stream: u32, block: &[u8], body: Option<&[u8]>) -> io::Result<()> {
         let ends = if body.is_none() { END_STREAM } else { 0 };
         // A block without a line is a frame without a payload.
@@ -113,11 +153,8 @@ impl H2Conn {
     }
 
     fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> io::Result<()> {
-        let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-        let mut frame = length.to_be_bytes()[1..].to_vec();
-        frame.extend_from_slice(&[kind, flags]);
-        frame.extend_from_slice(&stream.to_be_bytes());
-        frame.extend_from_slice(payload);
+        let mut frame = Vec::with_capacity(9 + payload.len());
+        push_frame(&mut frame, kind, flags, stream, payload);
         self.socket.write_all(&frame)
     }
 
@@ -151,10 +188,7 @@ impl H2Conn {
                     if flags & END_HEADERS == 0 {
                         continue;
                     }
-                    let decoded = self
-                        .decoder
-                        .decode(&block)
-                        .map_err(|e| io::Error::other(format!("HPACK: {e:?}")))?;
+                    let decoded = self.decode(&block)?;
                     if id == stream {
                         reply.headers_only = ends && reply.blocks.is_empty();
                         reply.blocks.push(decoded);
@@ -176,13 +210,22 @@ impl H2Conn {
 
     fn read_frame(&mut self) -> io::Result<(u8, u8, u32, Vec<u8>)> {
         let mut head = [0; 9];
-        self.socket.read_exact(&mut head)?;
+        self.reader.read_exact(&mut head)?;
         let length = be32(&[0, head[0], head[1], head[2]]);
         let mut payload = vec![0; length as usize];
-        self.socket.read_exact(&mut payload)?;
+        self.reader.read_exact(&mut payload)?;
         let id = be32(&head[5..9]) & 0x7fff_ffff;
         Ok((head[3], head[4], id, payload))
     }
+}
+
+/// RFC 9113, 4.1: length, type, flags, stream, payload.
+fn push_frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+    let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+    out.extend_from_slice(&length.to_be_bytes()[1..]);
+    out.extend_from_slice(&[kind, flags]);
+    out.extend_from_slice(&stream.to_be_bytes());
+    out.extend_from_slice(payload);
 }
 
 fn unpadded(kind: u8, flags: u8, payload: &[u8]) -> &[u8] {

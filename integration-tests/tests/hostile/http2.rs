@@ -41,7 +41,7 @@ impl Talk {
             }
         }
         let (refused, ok) = (Outcome::Status(429), Outcome::Status(200));
-        self.findings.compare(case, answers, refused, ok);
+        self.findings.compare(case, &answers, refused, ok);
     }
 
     fn end(self) {

@@ -13,7 +13,7 @@ fn policy(rate: u32) -> String {
     shop(&format!(
         "{{id: edited, match: {{path: {{exact: /}}}}, key: [{{header: x-user}}], \
           max_tokens: 100, tokens_per_fill: {rate}, fill_interval: 1s}}, \
-         {{id: other, match: {{path: {{exact: /other}}}}, key: [{{header: x-user}}], \
+         {{id: beside, match: {{path: {{exact: /other}}}}, key: [{{header: x-user}}], \
           max_tokens: 5, fill_interval: 3600s}}"
     ))
 }

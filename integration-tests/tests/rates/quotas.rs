@@ -44,9 +44,10 @@ fn forty_of_fifty_used_and_the_limit_now_thirty() {
 
     let refused = ask(&mut envoy.client("in"), "ann");
     assert_eq!(refused.status, 429);
-    // Eleven tokens at two seconds each, less what came back since the first request.
+    // Eleven tokens at two seconds each, less what came back since the first request. Each of four
+    // workers may hold a leased token that counts as used and is void with the edit: 8 s more.
     let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
-    assert!((18..=22).contains(&wait), "{wait}");
+    assert!((18..=30).contains(&wait), "{wait}");
     assert_eq!(admitted(&envoy, "bob", 31), 30, "a new user has the new quota");
     envoy.assert_healthy();
 }
@@ -71,7 +72,7 @@ fn nothing_until_less_than_the_new_limit_is_used() {
     let took = start.elapsed();
     let soonest = 2.2 - edited.as_secs_f64() * 50.0 / 6.0 / 5.0;
     assert!(took.as_secs_f64() >= soonest, "{took:?}, not before {soonest:.2} s");
-    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert!(took < Duration::from_millis(3_500), "{took:?}");
     envoy.assert_healthy();
 }
 
