@@ -1,5 +1,6 @@
 //! What all four filters share: the request and its values, matching, keys, the ports.
 
+pub mod answer;
 pub mod effects;
 pub mod headers;
 pub mod index;
@@ -11,6 +12,7 @@ pub mod regex;
 pub mod reloads;
 pub mod reply;
 pub mod request;
+pub mod secret;
 pub mod source;
 pub mod template;
 pub mod value;

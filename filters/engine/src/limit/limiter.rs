@@ -8,10 +8,10 @@ use super::bucket::{Buckets, Effort, Take};
 use super::crew::Crew;
 use super::gcra::Rate;
 use super::metrics::{Counters, Outcome, SERIES_PER_RULE};
-use super::reply::{Client, DegradeWay, degraded, draft_03, limit_item, missing_key, policy_item};
-use super::reply::{seconds, state_unavailable};
+use super::reply::{draft_03, limit_item, policy_item, state_unavailable};
 use super::rule::{Rule, RuleScope};
 use super::worker::Worker;
+use crate::core::answer::{Client, DegradeWay, RESOURCE_EXHAUSTED, degraded, missing_key, seconds};
 use crate::core::effects::{Effects, HeaderEdit};
 use crate::core::headers::HeaderMap;
 use crate::core::index::Index;
@@ -464,7 +464,9 @@ enum Action {
 fn refuse(rule: &Rule, refusal: Refusal, client: Client<'_>, random: u64) -> Refused {
     let reply = |outcome, word, reply| Refused { outcome, word, action: Action::Reply(reply) };
     match refusal {
-        Refusal::MissingKey => reply(Outcome::Rejected, "rejected", missing_key(&rule.id, client)),
+        Refusal::MissingKey => {
+            reply(Outcome::Rejected, "rejected", missing_key("rate limit", &rule.id, client))
+        }
         Refusal::Unavailable => {
             reply(Outcome::ErrorDenied, "error", state_unavailable(&rule.id, client))
         }
@@ -473,21 +475,23 @@ fn refuse(rule: &Rule, refusal: Refusal, client: Client<'_>, random: u64) -> Ref
                 let refusal = rule.at_limit.refusal(&rule.id, rate, wait, client, random);
                 reply(Outcome::Limited, "limited", refusal)
             }
-            Some(degrade) => match (&degrade.way, degraded(&rule.id, degrade, client)) {
-                (_, Some(answer)) => reply(Outcome::Degraded, "degraded", answer),
-                (DegradeWay::RequestHeader(name, value), None) => Refused {
-                    outcome: Outcome::Degraded,
-                    word: "degraded",
-                    action: Action::GoOn {
-                        request_header: (name.clone(), value.clone()),
-                        response_header: (degrade.marker.clone(), rule.id.clone()),
+            Some(degrade) => {
+                match (&degrade.way, degraded(&rule.id, degrade, RESOURCE_EXHAUSTED, client)) {
+                    (_, Some(answer)) => reply(Outcome::Degraded, "degraded", answer),
+                    (DegradeWay::RequestHeader(name, value), None) => Refused {
+                        outcome: Outcome::Degraded,
+                        word: "degraded",
+                        action: Action::GoOn {
+                            request_header: (name.clone(), value.clone()),
+                            response_header: (degrade.marker.clone(), rule.id.clone()),
+                        },
                     },
-                },
-                (DegradeWay::Answer { .. }, None) => {
-                    let refusal = rule.at_limit.refusal(&rule.id, rate, wait, client, random);
-                    reply(Outcome::Limited, "limited", refusal)
+                    (DegradeWay::Answer { .. }, None) => {
+                        let refusal = rule.at_limit.refusal(&rule.id, rate, wait, client, random);
+                        reply(Outcome::Limited, "limited", refusal)
+                    }
                 }
-            },
+            }
         },
     }
 }

@@ -6,8 +6,7 @@ use super::bucket::return_lease;
 use super::lease::LeaseTable;
 use crate::core::key::Secret;
 use crate::core::ports::{BLIND, Cas, Clock, Rng, SetError, SharedStore};
-
-const SECRET_KEY: &[u8] = b"weir/1/secret";
+use crate::core::secret::SecretCopy;
 
 /// How many idle leases go back per tick: each costs two host calls.
 const RETURNS: usize = 64;
@@ -17,26 +16,16 @@ const RETURNS: usize = 64;
 pub struct Worker {
     pub(super) leases: LeaseTable,
     pub(super) local: LocalStore,
-    secret: Option<Secret>,
+    secret: SecretCopy,
 }
 
 impl Worker {
-    /// Makes sure that the process has a secret. Called while a policy is configured, which happens
-    /// on the main thread before any worker sees the policy, so that no two workers ever make one
-    /// at the same time. It is not state of a policy: an existing one is never touched.
     pub(super) fn prepare(&mut self, ports: &mut (impl SharedStore + Rng)) {
-        if read_secret(ports).is_none() {
-            let secret = [ports.random(), ports.random()].map(u64::to_le_bytes).concat();
-            let _ = ports.set(SECRET_KEY, &secret, BLIND);
-        }
+        self.secret.prepare(ports);
     }
 
     pub(super) fn secret(&mut self, ports: &mut (impl SharedStore + Rng)) -> Option<Secret> {
-        if self.secret.is_none() {
-            self.prepare(ports);
-            self.secret = read_secret(ports);
-        }
-        self.secret
+        self.secret.get(ports)
     }
 
     /// Gives idle leases back, and adopts the secret should it ever have been made twice.
@@ -45,19 +34,10 @@ impl Worker {
         for lease in self.leases.idle(now, RETURNS) {
             return_lease(&lease, now, ports);
         }
-        if self.secret.is_some() {
-            let current = read_secret(ports);
-            if current.is_some() && current != self.secret {
-                self.secret = current;
-                self.leases.clear();
-            }
+        if self.secret.refresh(ports) {
+            self.leases.clear();
         }
     }
-}
-
-fn read_secret(ports: &mut impl SharedStore) -> Option<Secret> {
-    let (bytes, _) = ports.get(SECRET_KEY)?;
-    bytes.try_into().ok()
 }
 
 /// A store of one worker's own, for buckets that are not shared. It grows no further than the
