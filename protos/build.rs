@@ -10,12 +10,28 @@ use prost_types::{DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, Fi
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=weir");
-    let files = protox::compile(["weir/v1/policy.proto"], ["."])?;
+    let mut files = protox::compile(["weir/v1/policy.proto"], ["."])?;
     let table = Tables::collect(&files).render()?;
-    prost_build::Config::new().btree_map(["."]).compile_fds(files)?;
+    keep_sections_undecoded(&mut files);
+    prost_build::Config::new().btree_map(["."]).bytes(["."]).compile_fds(files)?;
     fs::write(Path::new(&env::var("OUT_DIR")?).join("tables.rs"), table)?;
     Ok(())
 }
+
+/// The sections of a policy become bytes of the same wire form: a module decodes the one that it runs,
+/// and holds no code for the others.
+fn keep_sections_undecoded(files: &mut FileDescriptorSet) {
+    let messages = files.file.iter_mut().flat_map(|file| &mut file.message_type);
+    for policy in messages.filter(|message| message.name() == "Policy") {
+        for field in policy.field.iter_mut().filter(|field| field.number() >= FIRST_SECTION) {
+            field.set_type(Type::Bytes);
+            field.type_name = None;
+        }
+    }
+}
+
+/// The filter sections of `Policy` are numbered from here up.
+const FIRST_SECTION: i32 = 10;
 
 #[derive(Default)]
 struct Tables {

@@ -10,28 +10,12 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 
 use crate::error::FieldError;
 use crate::scalar::{Scalar, encode_duration};
+use crate::sections::Section;
 use crate::table::{ENUMS, Field, Kind, MESSAGES, Message, Shape};
 use crate::v1::Policy;
 
 /// Deeper documents are refused: matches nest, and the stack of a module is small.
 const MAX_DEPTH: usize = 32;
-
-/// Which filter sections of a policy are decoded; those of other filters are passed over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Section {
-    RateLimit,
-    All,
-}
-
-impl Section {
-    fn skips(self, field: &Field) -> bool {
-        // The filter sections of `Policy` are numbered from 10 up.
-        match self {
-            Section::All => false,
-            Section::RateLimit => field.number >= 10 && field.name != "rate_limit",
-        }
-    }
-}
 
 /// Reads a policy from JSON text. Nothing at all is the empty policy, as Istio sends it for a
 /// WasmPlugin without `pluginConfig`.
@@ -136,7 +120,7 @@ impl<'de> Visitor<'de> for MessageSeed<'_> {
                 return Err(walk.refuse(FieldError::at(path, remedy)));
             }
             seen.push(field);
-            if walk.depth == 1 && walk.section.skips(field) {
+            if walk.depth == 1 && walk.section.skips(field.name, field.number) {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             }

@@ -17,7 +17,7 @@ fn both_spellings_and_every_kind_of_value() {
         .replace("enforced_percent", "enforcedPercent");
     let policy = read(snake).unwrap();
     assert_eq!(policy, read(&camel).unwrap());
-    let rule = &policy.rate_limit.unwrap().rules[0];
+    let rule = &policy.rate_limit().unwrap().rules[0];
     assert_eq!(rule.max_tokens, Some(10));
     assert_eq!(rule.fill_interval.as_ref().map(|d| (d.seconds, d.nanos)), Some((1, 500_000_000)));
     assert_eq!(rule.enforced_percent, Some(12.5));
@@ -75,7 +75,7 @@ fn a_module_passes_over_the_sections_of_others() {
     let text =
         br#"{"circuit_breaker":{"from":"a later version"},"traffic_color":7,"rate_limit":{}}"#;
     let policy = decode_json(text, Section::RateLimit).unwrap();
-    assert!(policy.circuit_breaker.is_none() && policy.rate_limit.is_some());
+    assert!(policy.circuit_breaker.is_empty() && policy.traffic_color.is_empty());
     assert!(decode_json(br#"{"circuit_braker":{}}"#, Section::RateLimit).is_err());
 }
 

@@ -14,10 +14,12 @@
 mod error;
 mod json;
 mod scalar;
+mod sections;
 mod table;
 
 pub use error::FieldError;
-pub use json::{Section, decode, decode_json};
+pub use json::{decode, decode_json};
+pub use sections::Section;
 
 /// The messages of `weir/v1/*.proto`; the field comments there are the reference.
 #[allow(missing_docs, clippy::doc_markdown, clippy::large_enum_variant)]

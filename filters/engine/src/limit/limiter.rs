@@ -2,7 +2,7 @@
 
 use weir_protos::FieldError;
 use weir_protos::v1::at_limit::QuotaHeaders;
-use weir_protos::v1::{Policy, RateLimit, direction, mode};
+use weir_protos::v1::{Policy, direction, mode};
 
 use super::bucket::{Buckets, Effort, Take};
 use super::crew::Crew;
@@ -115,8 +115,7 @@ impl Limiter {
     /// `plugin` is the name under which Envoy runs the filter; `vm` tells this worker from others.
     pub fn compile(policy: &Policy, plugin: &str, vm: u64) -> Result<Limiter, FieldError> {
         let common = Common::compile(policy, plugin)?;
-        let empty = RateLimit::default();
-        let section = policy.rate_limit.as_ref().unwrap_or(&empty);
+        let section = policy.rate_limit()?;
         let path = "policy.rate_limit";
         if section.mesh.is_some() {
             let remedy = "is not built in this version; remove it";

@@ -1,0 +1,46 @@
+//! The filter sections of a policy.
+
+use prost::Message;
+
+use crate::error::FieldError;
+use crate::v1::{CircuitBreaker, Policy, RateLimit};
+
+/// Which filter sections of a policy are read; those of other filters are passed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Section {
+    RateLimit,
+    CircuitBreaker,
+    All,
+}
+
+impl Section {
+    pub(crate) fn skips(self, name: &str, number: u32) -> bool {
+        let own = match self {
+            Section::All => return false,
+            Section::RateLimit => "rate_limit",
+            Section::CircuitBreaker => "circuit_breaker",
+        };
+        // The sections are numbered from 10 up.
+        number >= 10 && name != own
+    }
+}
+
+/// Each section is kept as bytes and decoded here, so that a module links the decoder of its own
+/// section alone: a whole policy would cost each of them 100 KB in time.
+impl Policy {
+    /// The section `rate_limit`; empty when there is none.
+    pub fn rate_limit(&self) -> Result<RateLimit, FieldError> {
+        decode("policy.rate_limit", &self.rate_limit)
+    }
+
+    /// The section `circuit_breaker`; empty when there is none.
+    pub fn circuit_breaker(&self) -> Result<CircuitBreaker, FieldError> {
+        decode("policy.circuit_breaker", &self.circuit_breaker)
+    }
+}
+
+fn decode<M: Message + Default>(path: &str, section: &bytes::Bytes) -> Result<M, FieldError> {
+    // What the reader wrote decodes; only a policy made by hand can fail here.
+    M::decode(section.clone())
+        .map_err(|error| FieldError::at(path, format!("does not decode: {error}")))
+}
