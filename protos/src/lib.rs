@@ -19,6 +19,8 @@ mod table;
 
 pub use error::FieldError;
 pub use json::{decode, decode_json};
+/// As the messages hold it.
+pub use prost_types::Duration;
 pub use sections::Section;
 
 /// The messages of `weir/v1/*.proto`; the field comments there are the reference.

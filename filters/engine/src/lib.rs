@@ -3,6 +3,7 @@
 //! `core` is what the filters share; each filter has a folder of its own, and these do not import
 //! each other. `sim` is a host for tests: several workers as real threads on one simulated store.
 
+pub mod breaker;
 pub mod core;
 pub mod limit;
 #[cfg(any(test, feature = "sim"))]

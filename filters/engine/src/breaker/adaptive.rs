@@ -33,7 +33,9 @@ impl Throttle {
     ) -> Result<Option<Throttle>, FieldError> {
         if !is_adaptive {
             return match source {
-                Some(_) => Err(FieldError::at(path, "goes with strategy ADAPTIVE alone; remove it")),
+                Some(_) => {
+                    Err(FieldError::at(path, "goes with strategy ADAPTIVE alone; remove it"))
+                }
                 None => Ok(None),
             };
         }
@@ -79,9 +81,8 @@ mod tests {
 
     fn share(throttle: Throttle, requests: u32, accepted: u32) -> f64 {
         let sums = Sums { total: requests, failed: accepted, slow: 0 };
-        let refused = (0..10_000_u64)
-            .filter(|n| throttle.refuses(sums, 1, n * (u64::MAX / 10_000)))
-            .count();
+        let refused =
+            (0..10_000_u64).filter(|n| throttle.refuses(sums, 1, n * (u64::MAX / 10_000))).count();
         refused as f64 / 10_000.0
     }
 

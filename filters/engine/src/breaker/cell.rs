@@ -90,7 +90,9 @@ pub enum Admission {
     Pass,
     Probe,
     /// `wait`: until it may be worth asking again.
-    Refuse { wait: Nanos },
+    Refuse {
+        wait: Nanos,
+    },
 }
 
 /// What became of a probe.
@@ -137,7 +139,14 @@ impl Cell {
     }
 
     /// Opens, for longer where the last opening did not help.
-    fn open(&mut self, reason: Reason, settings: &Settings, now: Nanos, random: u64, log: &mut Transitions) {
+    fn open(
+        &mut self,
+        reason: Reason,
+        settings: &Settings,
+        now: Nanos,
+        random: u64,
+        log: &mut Transitions,
+    ) {
         let is_healthy =
             self.state == State::Closed && now.saturating_sub(self.since) >= self.last_open;
         self.level = if is_healthy { 0 } else { self.level.saturating_add(1) };
@@ -149,7 +158,13 @@ impl Cell {
     }
 
     /// Opens because a response said for how long. True where it did.
-    pub fn open_for(&mut self, length: Nanos, generation: u32, now: Nanos, log: &mut Transitions) -> bool {
+    pub fn open_for(
+        &mut self,
+        length: Nanos,
+        generation: u32,
+        now: Nanos,
+        log: &mut Transitions,
+    ) -> bool {
         if self.generation != generation || self.state == State::Open {
             return false;
         }
@@ -185,7 +200,13 @@ impl Cell {
     }
 
     /// A call arrives. A breaker whose opening is over becomes half-open by the first call.
-    pub fn admit(&mut self, id: u64, settings: &Settings, now: Nanos, log: &mut Transitions) -> Admission {
+    pub fn admit(
+        &mut self,
+        id: u64,
+        settings: &Settings,
+        now: Nanos,
+        log: &mut Transitions,
+    ) -> Admission {
         if self.state == State::Open && now >= self.until {
             self.enter(State::HalfOpen, now, log);
         }

@@ -6,7 +6,7 @@ use weir_protos::v1::{CircuitBreakerRule, Window as Source};
 
 use super::adaptive::Throttle;
 use super::window::Shape;
-use crate::core::checks::{duration, percent};
+use crate::core::checks::{Seconds, duration, percent};
 use crate::core::ports::Nanos;
 
 const MS: Nanos = 1_000_000;
@@ -82,15 +82,18 @@ impl Settings {
         if let (Some(minimum), Shape::Count(calls)) = (minimum_calls, shape)
             && minimum > calls.into()
         {
-            let remedy = format!("must be at most window.count, which is {calls}: no more calls are kept");
+            let remedy =
+                format!("must be at most window.count, which is {calls}: no more calls are kept");
             return Err(FieldError::value(at("minimum_calls"), minimum, remedy));
         }
         let minimum_calls = minimum_calls.unwrap_or(match shape {
             Shape::Count(calls) => DEFAULT_MINIMUM_CALLS.min(calls.into()),
             Shape::Time { .. } => DEFAULT_MINIMUM_CALLS,
         });
-        let failure_rate =
-            percent(rule.failure_rate_percent.unwrap_or(DEFAULT_FAILURE_RATE), &at("failure_rate_percent"))?;
+        let failure_rate = percent(
+            rule.failure_rate_percent.unwrap_or(DEFAULT_FAILURE_RATE),
+            &at("failure_rate_percent"),
+        )?;
         let slow_after = time("slow_call_duration", rule.slow_call_duration.as_ref(), MS..=HOUR)?;
         let slow_rate = share("slow_call_rate_percent", rule.slow_call_rate_percent)?;
         match (slow_after, slow_rate) {
@@ -173,20 +176,6 @@ impl Settings {
     }
 }
 
-/// A duration as a policy writes it.
-pub struct Seconds(pub Nanos);
-
-impl std::fmt::Display for Seconds {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (whole, rest) = (self.0 / S, self.0 % S);
-        if rest == 0 {
-            return write!(f, "\"{whole}s\"");
-        }
-        let digits = format!("{rest:09}");
-        write!(f, "\"{whole}.{}s\"", digits.trim_end_matches('0'))
-    }
-}
-
 fn shape(source: Option<&Source>, is_adaptive: bool, path: &str) -> Result<Shape, FieldError> {
     let Some(source) = source else { return Ok(DEFAULT_WINDOW) };
     match (source.count, &source.time) {
@@ -198,7 +187,11 @@ fn shape(source: Option<&Source>, is_adaptive: bool, path: &str) -> Result<Shape
             }
             let fits = u16::try_from(calls).ok().filter(|_| (1..=MAX_COUNT).contains(&calls));
             fits.map(Shape::Count).ok_or_else(|| {
-                FieldError::value(path, calls, "must be from 1 to 1000; for more calls give window.time")
+                FieldError::value(
+                    path,
+                    calls,
+                    "must be from 1 to 1000; for more calls give window.time",
+                )
             })
         }
         (None, Some(time)) => {

@@ -1,6 +1,8 @@
 //! What all four filters share: the request and its values, matching, keys, the ports.
 
 pub mod answer;
+pub mod bytes;
+pub mod checks;
 pub mod effects;
 pub mod headers;
 pub mod index;
