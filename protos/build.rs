@@ -13,7 +13,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut files = protox::compile(["weir/v1/policy.proto"], ["."])?;
     let table = Tables::collect(&files).render()?;
     keep_sections_undecoded(&mut files);
-    prost_build::Config::new().btree_map(["."]).bytes(["."]).compile_fds(files)?;
+    prost_build::Config::new().btree_map(["."]).compile_fds(files)?;
     fs::write(Path::new(&env::var("OUT_DIR")?).join("tables.rs"), table)?;
     Ok(())
 }

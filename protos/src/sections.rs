@@ -39,8 +39,7 @@ impl Policy {
     }
 }
 
-fn decode<M: Message + Default>(path: &str, section: &bytes::Bytes) -> Result<M, FieldError> {
+fn decode<M: Message + Default>(path: &str, section: &[u8]) -> Result<M, FieldError> {
     // What the reader wrote decodes; only a policy made by hand can fail here.
-    M::decode(section.clone())
-        .map_err(|error| FieldError::at(path, format!("does not decode: {error}")))
+    M::decode(section).map_err(|error| FieldError::at(path, format!("does not decode: {error}")))
 }

@@ -1,53 +1,46 @@
 //! Regular expressions over bytes, linear in the input and bounded in size.
 //!
-//! The PikeVM of `regex-automata` without Unicode tables: the smallest engine that keeps the linear
-//! bound, and a third of the module size that the full `regex` crate would cost.
+//! `regex-lite` is the smallest engine with the linear bound: half the size of `regex-automata`'s
+//! PikeVM. It works on text, so each byte is handed over as the character of that number, in the
+//! pattern as in the value; ASCII, which is nearly all there is, stays as it is.
 
-use std::cell::RefCell;
-
-use regex_automata::nfa::thompson;
-use regex_automata::nfa::thompson::pikevm::{Cache, PikeVM};
-use regex_automata::util::syntax;
-use regex_automata::{Anchored, Input};
+use std::borrow::Cow;
 
 /// States cost time for every byte of input: this is room for some hundred of them.
-const MAX_NFA_BYTES: usize = 64 * 1024;
+const MAX_SIZE: usize = 64 * 1024;
 
 /// Longer values do not match. With the bound above one search stays in the milliseconds.
 const MAX_INPUT: usize = 4096;
 
-pub struct Regex {
-    vm: PikeVM,
-    cache: RefCell<Cache>,
-}
+pub struct Regex(regex_lite::Regex);
 
 impl Regex {
     /// The pattern has to match the whole value.
     pub fn new(pattern: &str) -> Result<Regex, String> {
-        // Checked alone first, so that `a)(b` cannot escape the group around it.
         let compile = |pattern: &str| {
-            PikeVM::builder()
-                .syntax(syntax::Config::new().unicode(false).utf8(false))
-                .thompson(thompson::Config::new().utf8(false).nfa_size_limit(Some(MAX_NFA_BYTES)))
-                .build(pattern)
-                .map_err(|_| {
-                    String::from(
-                        "must be a regular expression in RE2's syntax, without look-around, \
-                         back-references and Unicode classes, and not too large",
-                    )
-                })
+            regex_lite::RegexBuilder::new(pattern).size_limit(MAX_SIZE).build().map_err(|_| {
+                String::from(
+                    "must be a regular expression in RE2's syntax, without look-around, \
+                     back-references and Unicode classes, and not too large",
+                )
+            })
         };
-        compile(pattern)?;
-        let vm = compile(&format!(r"\A(?:{pattern})\z"))?;
-        let cache = RefCell::new(vm.create_cache());
-        Ok(Regex { vm, cache })
+        let pattern = as_text(pattern.as_bytes());
+        // Checked alone first, so that `a)(b` cannot escape the group around it.
+        compile(&pattern)?;
+        compile(&format!(r"^(?:{pattern})$")).map(Regex)
     }
 
     pub fn is_match(&self, value: &[u8]) -> bool {
-        // The cache is free: nothing in a search comes back here.
-        let Ok(mut cache) = self.cache.try_borrow_mut() else { return false };
-        value.len() <= MAX_INPUT
-            && self.vm.is_match(&mut cache, Input::new(value).anchored(Anchored::Yes))
+        value.len() <= MAX_INPUT && self.0.is_match(&as_text(value))
+    }
+}
+
+/// Bytes as the characters of the same numbers.
+fn as_text(bytes: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if text.is_ascii() => Cow::Borrowed(text),
+        _ => Cow::Owned(bytes.iter().map(|byte| char::from(*byte)).collect()),
     }
 }
 
@@ -67,6 +60,8 @@ mod tests {
         assert!(regex.is_match(b"aaa") && regex.is_match(b"b"));
         assert!(!regex.is_match(b"ab") && !regex.is_match(b"") && !regex.is_match(b"a\n"));
         assert!(Regex::new(r"\xff.").unwrap().is_match(b"\xff\xfe"));
+        assert!(Regex::new("é+x").unwrap().is_match("éx".as_bytes()));
+        assert!(!Regex::new("(?m)a").unwrap().is_match(b"b\na\nb"));
         assert!(Regex::new("(?i)ABC").unwrap().is_match(b"aBc"));
     }
 
