@@ -7,6 +7,7 @@
 //! Everything panics with a sentence that says what to do: it is test code.
 
 pub mod envoy;
+pub mod host_calls;
 pub mod http;
 pub mod jwt;
 pub mod load;

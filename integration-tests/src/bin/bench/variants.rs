@@ -1,0 +1,195 @@
+//! What is compared: one Envoy for each, equal but for its filter.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use weir_integration_tests::envoy::{RATE_LIMIT, metric_name};
+use weir_integration_tests::{Envoy, Filter, Listener, Request, Route, paths, policy};
+
+pub const NONE: &str = "no filter";
+pub const NOOP: &str = "wasm, does nothing (SDK)";
+/// The key of every request.
+pub const HEADER: &str = "x-user: hot";
+const PATH: &str = "/orders/17";
+const LISTENER: &str = "in";
+/// Ample for any machine, so that every request passes.
+const BUCKET: &str = "max_tokens: 100000, tokens_per_fill: 1000000, fill_interval: 1s";
+
+pub struct Variant {
+    pub name: &'static str,
+    filter: Option<Filter>,
+    proof: Proof,
+}
+
+/// How one sees that the filter did its work.
+#[derive(Clone)]
+enum Proof {
+    /// There is nothing to see.
+    None,
+    /// A counter that stands at the number of requests.
+    Counter(String),
+    /// The second of two requests of the user `stop` gets this status.
+    Stops(u16),
+}
+
+pub struct Running {
+    pub name: &'static str,
+    pub envoy: Envoy,
+    proof: Proof,
+}
+
+pub fn all() -> Vec<Variant> {
+    let by_user = format!("{{id: r, key: [{{header: x-user}}], {BUCKET}}}");
+    let many: Vec<_> = (0..10_000)
+        .map(|n| {
+            let path = if n == 9999 { PATH.to_owned() } else { format!("/path/{n}") };
+            format!(
+                "{{id: r{n}, match: {{path: {{exact: {path}}}}}, key: [{{header: x-user}}], {BUCKET}}}"
+            )
+        })
+        .collect();
+    vec![
+        Variant { name: NONE, filter: None, proof: Proof::None },
+        Variant {
+            name: "native local_ratelimit",
+            filter: Some(native(&json!({}))),
+            proof: Proof::Counter("bench.http_local_rate_limit.ok".to_owned()),
+        },
+        Variant {
+            name: "native local_ratelimit, by header",
+            filter: Some(native(&by_header())),
+            proof: Proof::Stops(429),
+        },
+        Variant {
+            name: "Lua, reads one header",
+            filter: Some(Filter::lua(LUA)),
+            proof: Proof::Stops(418),
+        },
+        Variant { name: NOOP, filter: Some(wasm("noop", "noop_sdk.wasm", "")), proof: Proof::None },
+        weir("weir, one limit", &format!("{{id: r, {BUCKET}}}"), "r"),
+        weir("weir, by header", &by_user, "r"),
+        weir("weir, by header, 10 000 rules", &many.join(", "), UNLABELLED),
+    ]
+}
+
+const LUA: &str = "\
+function envoy_on_request(handle)
+  if handle:headers():get('x-user') == 'stop' then
+    handle:respond({[':status'] = '418'}, '')
+  end
+end";
+
+/// Envoy's own limiter, with buckets that never run dry.
+fn native(more: &Value) -> Filter {
+    let always = json!({"default_value": {"numerator": 100, "denominator": "HUNDRED"}});
+    let mut config = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
+        "stat_prefix": "bench",
+        "token_bucket": {"max_tokens": 1_000_000, "tokens_per_fill": 1_000_000, "fill_interval": "1s"},
+        "filter_enabled": always,
+        "filter_enforced": always,
+    });
+    for (name, value) in more.as_object().into_iter().flatten() {
+        config[name] = value.clone();
+    }
+    Filter::inline("envoy.filters.http.local_ratelimit", config)
+}
+
+/// A bucket for each of two users.
+fn by_header() -> Value {
+    let descriptor = |user: &str, tokens: u64, interval: &str| {
+        json!({
+            "entries": [{"key": "user", "value": user}],
+            "token_bucket": {
+                "max_tokens": tokens, "tokens_per_fill": tokens, "fill_interval": interval,
+            },
+        })
+    };
+    json!({
+        "rate_limits": [{"actions": [
+            {"request_headers": {"header_name": "x-user", "descriptor_key": "user"}},
+        ]}],
+        "descriptors": [descriptor("hot", 1_000_000, "1s"), descriptor("stop", 1, "3600s")],
+    })
+}
+
+fn weir(name: &'static str, rules: &str, rule: &str) -> Variant {
+    let text = format!("{{name: bench, rate_limit: {{rules: [{rules}]}}}}");
+    Variant {
+        name,
+        filter: Some(wasm(RATE_LIMIT, "weir_rate_limit.wasm", &policy::to_json(&text))),
+        proof: Proof::Counter(metric_name("bench", rule, "admitted")),
+    }
+}
+
+/// Rules past the policy's `telemetry.max_series` are counted under this label.
+const UNLABELLED: &str = "other";
+
+/// A module in place, not over discovery, so that ours and the one that does nothing are alike.
+fn wasm(name: &str, module: &str, configuration: &str) -> Filter {
+    Filter::inline(
+        name,
+        json!({
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
+            "config": {
+                "name": name,
+                "root_id": name.replace('.', "_"),
+                "vm_config": {
+                    "runtime": "envoy.wasm.runtime.v8",
+                    "code": {"local": {"filename": paths::built(module)}},
+                },
+                "configuration": {
+                    "@type": "type.googleapis.com/google.protobuf.StringValue",
+                    "value": configuration,
+                },
+                "failure_policy": "FAIL_CLOSED",
+            },
+        }),
+    )
+}
+
+impl Variant {
+    /// What all others are measured against.
+    pub fn is_reference(&self) -> bool {
+        self.name == NONE || self.name == NOOP
+    }
+
+    pub fn start(self) -> Running {
+        let mut listener = Listener::inbound(LISTENER).without_access_log();
+        if let Some(filter) = self.filter {
+            listener = listener.filter(filter);
+        }
+        let envoy = Envoy::builder().listener(listener.route(Route::direct("/", 200))).start();
+        let running = Running { name: self.name, envoy, proof: self.proof };
+        if let Proof::Stops(status) = running.proof {
+            let mut client = running.envoy.client(LISTENER);
+            let stop = Request::get(PATH).header("x-user", "stop");
+            client.send(&stop);
+            let second = client.send(&stop).status;
+            assert_eq!(second, status, "{}: the filter does not do its work", running.name);
+        }
+        running
+    }
+}
+
+impl Running {
+    pub fn url(&self) -> String {
+        format!("http://{}{PATH}", self.envoy.address(LISTENER))
+    }
+
+    /// Fails when the filter did not see each of so many requests: then its cost means nothing.
+    pub fn prove(&self, requests: u64) -> Result<(), String> {
+        let Proof::Counter(name) = &self.proof else { return Ok(()) };
+        let start = Instant::now();
+        loop {
+            let counted = self.envoy.counter(name);
+            if counted == requests {
+                return Ok(());
+            }
+            if start.elapsed() > Duration::from_secs(5) {
+                return Err(format!("{}: {name} is {counted}, not {requests}", self.name));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
