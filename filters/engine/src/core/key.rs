@@ -94,6 +94,23 @@ impl Key {
     }
 }
 
+/// The key of shared data of one set of a rule's table.
+pub fn set_key(rule: &[u8], set: u32) -> Vec<u8> {
+    let mut key = Vec::with_capacity(rule.len().saturating_add(8));
+    key.extend_from_slice(rule);
+    for shift in [28, 24, 20, 16, 12, 8, 4, 0] {
+        let digit = b"0123456789abcdef".get((set >> shift) as usize & 15).copied();
+        key.extend(digit);
+    }
+    key
+}
+
+/// Where a key stands between 0 and 9999, for `enforced_percent`. The low bits of a fingerprint
+/// choose its set, so others are used here.
+pub fn sticky_share(fingerprint: Fingerprint) -> u32 {
+    u32::try_from((fingerprint >> 16) % 10_000).unwrap_or(0)
+}
+
 fn compile_part(part: &KeyPart, color_header: &[u8], path: &str) -> Result<Source, FieldError> {
     let Some(source) = &part.source else {
         let remedy = "must have one of: header, cookie, query, path, method, authority, grpc_service, \

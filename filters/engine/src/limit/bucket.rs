@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::gcra::{Rate, lease_end};
 use super::lease::{Lease, LeaseTable};
 use super::slots::{Set, Taken};
-use crate::core::key::Fingerprint;
+use crate::core::key::{Fingerprint, set_key};
 use crate::core::ports::{BLIND, Nanos, SetError, SharedStore};
 
 /// Real traffic on one key needs 1.02 tries; past this the policy decides (`on_error`).
@@ -51,7 +51,8 @@ pub struct Buckets<'a> {
 
 impl Buckets<'_> {
     fn place(&self, fingerprint: Fingerprint) -> u32 {
-        u32::try_from(fingerprint % u64::from(self.sets.max(1))).unwrap_or(0)
+        let place = fingerprint.checked_rem(self.sets.into()).unwrap_or(0);
+        u32::try_from(place).unwrap_or(0)
     }
 
     /// The most that one worker may hold beside the token it spends at once.
@@ -213,14 +214,4 @@ fn load(key: &[u8], rate: Rate, store: &mut impl SharedStore) -> Option<(Set, u3
         store.set(key, &bytes, BLIND).ok()?;
     }
     None
-}
-
-fn set_key(rule: &[u8], set: u32) -> Vec<u8> {
-    let mut key = Vec::with_capacity(rule.len().saturating_add(8));
-    key.extend_from_slice(rule);
-    for shift in [28, 24, 20, 16, 12, 8, 4, 0] {
-        let digit = b"0123456789abcdef".get((set >> shift) as usize & 15).copied();
-        key.extend(digit);
-    }
-    key
 }

@@ -15,7 +15,7 @@ use crate::core::answer::{Client, DegradeWay, RESOURCE_EXHAUSTED, degraded, miss
 use crate::core::effects::{Effects, HeaderEdit};
 use crate::core::headers::HeaderMap;
 use crate::core::index::Index;
-use crate::core::key::{Fingerprint, KeyOutcome, Secret};
+use crate::core::key::{Fingerprint, KeyOutcome, Secret, sticky_share};
 use crate::core::policy::Common;
 use crate::core::ports::{Clock, Metrics, Nanos, Ports, Rng, SharedStore};
 use crate::core::reply::{LocalReply, trace_id};
@@ -435,12 +435,6 @@ fn buckets(rule: &Rule, workers: u32, since: Nanos) -> Buckets<'_> {
     };
     let (state, rate) = (&rule.state, rule.rate_for(workers));
     Buckets { rule: state, sets: rule.sets, rate, since, workers: shared_by }
-}
-
-/// Where a key stands between 0 and 9999, for `enforced_percent`. The low bits of a fingerprint
-/// choose its set, so others are used here.
-fn sticky_share(fingerprint: Fingerprint) -> u32 {
-    u32::try_from((fingerprint >> 16) % 10_000).unwrap_or(0)
 }
 
 enum Refusal {
