@@ -1,5 +1,7 @@
 //! The time of one decision in native code: `cargo bench -p weir-engine --features sim`.
 
+#![allow(clippy::expect_used)] // It never runs inside Envoy.
+
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};

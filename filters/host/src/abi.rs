@@ -3,6 +3,7 @@
 
 use proxy_wasm::types::{BufferType, LogLevel, MapType, MetricType, Status};
 use weir_engine::core::headers::HeaderMap;
+use weir_engine::core::ports::{Cas, SetError};
 use weir_engine::core::reply::LocalReply;
 
 use crate::memory::adopt;
@@ -24,6 +25,7 @@ macro_rules! host_calls {
         }
         $(
             #[cfg(not(target_arch = "wasm32"))]
+            #[allow(clippy::too_many_arguments)] // The ABI's.
             unsafe fn $name($($argument: $kind),*) -> u32 {
                 $(let _ = $argument;)*
                 Status::InternalFailure as u32
@@ -125,15 +127,14 @@ pub fn shared_data(key: &[u8]) -> Option<(Vec<u8>, u32)> {
     Some((value, cas))
 }
 
-/// `Ok(false)` when the version has moved on.
-pub fn set_shared_data(key: &[u8], value: &[u8], cas: u32) -> Result<bool, ()> {
+pub fn set_shared_data(key: &[u8], value: &[u8], cas: Cas) -> Result<(), SetError> {
     // SAFETY: the host reads both during the call.
     let status =
         unsafe { proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), cas) };
     match status {
-        OK => Ok(true),
-        status if status == Status::CasMismatch as u32 => Ok(false),
-        _ => Err(()),
+        OK => Ok(()),
+        status if status == Status::CasMismatch as u32 => Err(SetError::Mismatch),
+        _ => Err(SetError::Failed),
     }
 }
 
@@ -253,7 +254,7 @@ mod tests {
         assert!(header_map(MapType::HttpRequestHeaders).is_empty());
         assert_eq!(property(b"source\0address"), None);
         assert_eq!(shared_data(b"k"), None);
-        assert_eq!(set_shared_data(b"k", b"v", 0), Err(()));
+        assert_eq!(set_shared_data(b"k", b"v", 0), Err(SetError::Failed));
         assert_eq!(define_metric(MetricType::Counter, "m"), None);
         assert!(!set_header(MapType::HttpRequestHeaders, "x", "y"));
         let reply = LocalReply {

@@ -44,11 +44,7 @@ impl SharedStore for HostPorts {
     }
 
     fn set(&mut self, key: &[u8], value: &[u8], cas: Cas) -> Result<(), SetError> {
-        match abi::set_shared_data(key, value, cas) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(SetError::Mismatch),
-            Err(()) => Err(SetError::Failed),
-        }
+        abi::set_shared_data(key, value, cas)
     }
 }
 

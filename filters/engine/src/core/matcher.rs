@@ -234,9 +234,7 @@ impl Condition {
                 one(Anchor::path_prefix(&template.literal_prefix()))
             }
             Condition::Value(Source::Authority, test) => exact_values(test)
-                .map(|values| {
-                    vec![values.into_iter().map(|value| Anchor::authority(value)).collect()]
-                })
+                .map(|values| vec![values.into_iter().map(Anchor::authority).collect()])
                 .unwrap_or_default(),
             Condition::Header(name, test) => exact_values(test)
                 .map(|values| {

@@ -47,7 +47,7 @@ impl Common {
                 FieldError::value("policy.color_header", format_args!("{given:?}"), remedy)
             })?,
         };
-        let telemetry = policy.telemetry.clone().unwrap_or_default();
+        let telemetry = policy.telemetry.unwrap_or_default();
         let max_series = telemetry.max_series.unwrap_or(DEFAULT_MAX_SERIES);
         if !(1..=100_000).contains(&max_series) {
             let path = "policy.telemetry.max_series";

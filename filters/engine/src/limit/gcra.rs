@@ -38,7 +38,10 @@ impl Rate {
     /// The share of one of `workers` that split the bucket.
     pub fn split(self, workers: u32) -> Rate {
         let workers = u64::from(workers.max(1));
-        Rate { per_token: self.per_token.saturating_mul(workers), max: (self.max / workers).max(1) }
+        Rate {
+            per_token: self.per_token.saturating_mul(workers),
+            max: self.max.checked_div(workers).unwrap_or(0).max(1),
+        }
     }
 
     /// Time in which an empty bucket fills.
@@ -92,7 +95,7 @@ impl Bucket {
             }
             self.leased_now = 0;
             self.epoch = epoch(now);
-        } else if ahead >= u32::MAX / 2 && ahead < u32::MAX - 1 {
+        } else if (u32::MAX / 2..u32::MAX - 1).contains(&ahead) {
             // The clock stepped back: the leases keep counting, from now.
             self.epoch = epoch(now);
         }
@@ -107,7 +110,8 @@ impl Bucket {
 
     /// Whole tokens in a settled bucket.
     pub fn available(&self, rate: Rate, now: Nanos) -> u64 {
-        now.saturating_add(rate.fill_time()).saturating_sub(self.tat) / rate.per_token
+        let time = now.saturating_add(rate.fill_time()).saturating_sub(self.tat);
+        time.checked_div(rate.per_token).unwrap_or(0)
     }
 
     /// Time until a settled bucket without a token has one.

@@ -111,7 +111,7 @@ proptest! {
         for (from, start) in spent.iter().enumerate() {
             for (count, end) in spent[from..].iter().enumerate() {
                 let allowed = rate.max + (end - start) / rate.per_token;
-                prop_assert!(count as u64 + 1 <= allowed, "{} tokens in {} ns", count + 1, end - start);
+                prop_assert!((count as u64) < allowed, "{} tokens in {} ns", count + 1, end - start);
             }
         }
     }

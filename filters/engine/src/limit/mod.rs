@@ -3,6 +3,9 @@
 //! `gcra` is the arithmetic of one bucket, `slots` how buckets lie in shared data, `lease` what a
 //! worker holds of them, `bucket` a decision over the three, `rule` and `limiter` the policy.
 
+// Time and counts saturate: an overflow must not change sides.
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 mod bucket;
 mod crew;
 pub mod gcra;
