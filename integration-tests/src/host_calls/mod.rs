@@ -4,6 +4,7 @@
 //! Times are noisy, these counts are exact: the same module and the same requests give the same
 //! figures on every machine. `docs/performance/host-calls.md` holds them; a test compares.
 
+mod calls;
 mod host;
 mod report;
 mod scenarios;

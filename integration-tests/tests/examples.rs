@@ -1,0 +1,124 @@
+//! The policies in `envoy-configs/policies/` are ones that Envoy takes, and do what their comments
+//! say.
+
+use weir_integration_tests::http::grpc;
+use weir_integration_tests::{Cluster, Envoy, Filter, Listener, Request, Route, Upstream, paths};
+
+const TRIED_HERE: [&str; 5] = ["edge", "grpc", "per-user", "service", "shadow-first"];
+/// `cargo xtask demo` is its test.
+const THE_DEMO: &str = "demo";
+
+fn text(name: &str) -> String {
+    let path = paths::root().join(format!("envoy-configs/policies/{name}.yaml"));
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// An Envoy with the example; the client's address is what `x-forwarded-for` says.
+fn start(name: &str) -> Envoy {
+    let listener = Listener::inbound("in")
+        .trust_forwarded_for(1)
+        .filter(Filter::weir())
+        .route(Route::direct("/", 200));
+    Envoy::builder().listener(listener).policy(&text(name)).start()
+}
+
+fn statuses(envoy: &Envoy, request: &Request, times: usize) -> Vec<u16> {
+    let mut client = envoy.client("in");
+    (0..times).map(|_| client.send(request).status).collect()
+}
+
+#[test]
+fn every_example_is_tried() {
+    let folder = paths::root().join("envoy-configs/policies");
+    let mut names: Vec<_> = std::fs::read_dir(folder)
+        .expect("the examples are part of the repository")
+        .map(|entry| entry.expect("readable").path())
+        .filter(|path| path.extension().is_some_and(|end| end == "yaml"))
+        .map(|path| path.file_stem().expect("a name").to_string_lossy().into_owned())
+        .collect();
+    names.retain(|name| name != THE_DEMO);
+    names.sort();
+    assert_eq!(names, TRIED_HERE);
+}
+
+#[test]
+fn demo() {
+    let envoy = start(THE_DEMO);
+    assert_eq!(statuses(&envoy, &Request::get("/shop"), 2), [200; 2]);
+    envoy.assert_healthy();
+}
+
+#[test]
+fn service_has_a_smaller_limit_for_reports() {
+    let envoy = start("service");
+    let report = Request::new("POST", "/reports/sales");
+    assert_eq!(statuses(&envoy, &report, 6), [200, 200, 200, 200, 200, 503]);
+    let refused = envoy.client("in").send(&report);
+    assert_eq!(refused.header("x-weir-rule").as_deref(), Some("reports"));
+    assert_eq!(refused.header("x-limited-by").as_deref(), Some("reports"));
+    assert_eq!(statuses(&envoy, &Request::get("/orders"), 5), [200; 5]);
+    envoy.assert_healthy();
+}
+
+#[test]
+fn per_user_quota_is_told_on_every_response() {
+    let envoy = start("per-user");
+    let mut client = envoy.client("in");
+    let first = client.send(&Request::get("/api/x").header("x-user-id", "ann"));
+    let policy = first.header("ratelimit-policy");
+    assert_eq!(policy.as_deref(), Some("\"user-quota\";q=100;w=60"));
+    let limit = first.header("ratelimit").expect("on every response");
+    assert!(limit.starts_with("\"user-quota\";r=99;"), "{limit}");
+    // Without the header: one bucket for all, another than ann's.
+    let nobody = client.get("/api/x").header("ratelimit").expect("on every response");
+    assert!(nobody.starts_with("\"user-quota\";r=99;"), "{nobody}");
+    envoy.assert_healthy();
+}
+
+#[test]
+fn edge_limits_logins_by_address() {
+    let envoy = start("edge");
+    let login = |address| Request::new("POST", "/login").header("x-forwarded-for", address);
+    assert_eq!(statuses(&envoy, &login("192.0.2.1"), 6), [200, 200, 200, 200, 200, 429]);
+    assert_eq!(statuses(&envoy, &login("192.0.2.2"), 1), [200]);
+    // The same subscriber from another address of its network.
+    assert_eq!(statuses(&envoy, &login("2001:db8::1"), 5), [200; 5]);
+    assert_eq!(statuses(&envoy, &login("2001:db8::2"), 1), [429]);
+    envoy.assert_healthy();
+}
+
+#[test]
+fn grpc_methods_have_limits() {
+    let upstream = Upstream::start("inventory");
+    let listener =
+        Listener::inbound("in").filter(Filter::weir()).route(Route::prefix("/", "inventory"));
+    let envoy = Envoy::builder()
+        .listener(listener)
+        .cluster(Cluster::h2("inventory", upstream.address))
+        .policy(&text("grpc"))
+        .start();
+    let mut connection = envoy.h2("in");
+    let mut search = || grpc::call(&mut connection, "/shop.v1.Inventory/Search", &[]);
+    // The bucket refills while it is spent.
+    let refused = (0..50).map(|_| search()).find(|reply| reply.status != Some(0));
+    let refused = refused.expect("50 calls at once are more than 10 and 5 a second");
+    assert_eq!((refused.status, refused.trailers_only), (Some(8), true));
+    assert_eq!(refused.header("x-weir-rule").as_deref(), Some("search"));
+    assert!(refused.header("grpc-retry-pushback-ms").is_some());
+    let other = grpc::call(&mut connection, "/shop.v1.Inventory/Reserve", &[]);
+    assert_eq!(other.status, Some(0));
+    envoy.assert_healthy();
+}
+
+#[test]
+fn shadow_refuses_nobody_and_counts() {
+    let envoy = start("shadow-first");
+    let request = Request::get("/checkout").header("x-user-id", "ann");
+    assert_eq!(statuses(&envoy, &request, 30), [200; 30]);
+    weir_integration_tests::wait_until(
+        "requests past the limit are counted",
+        weir_integration_tests::wait::DEADLINE,
+        || envoy.metric("checkout", "per-user", "shadow_limited") > 0,
+    );
+    envoy.assert_healthy();
+}
