@@ -2,26 +2,9 @@
 //! every frame of the answer.
 
 use super::READ_TIMEOUT;
+use super::h2_wire::*;
 use std::io::{self, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-
-const END_STREAM: u8 = 1;
-const ACK: u8 = 1;
-const END_HEADERS: u8 = 4;
-const PADDED: u8 = 8;
-const PRIORITY: u8 = 0x20;
-
-/// The largest payload that every peer takes (RFC 9113, 4.2).
-const MAX_FRAME: usize = 16_384;
 
 /// A header block, decoded.
 pub type Block = Vec<(Vec<u8>, Vec<u8>)>;
@@ -217,60 +200,4 @@ impl H2Conn {
         let id = be32(&head[5..9]) & 0x7fff_ffff;
         Ok((head[3], head[4], id, payload))
     }
-}
-
-/// RFC 9113, 4.1: length, type, flags, stream, payload.
-fn push_frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-    let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-    out.extend_from_slice(&length.to_be_bytes()[1..]);
-    out.extend_from_slice(&[kind, flags]);
-    out.extend_from_slice(&stream.to_be_bytes());
-    out.extend_from_slice(payload);
-}
-
-fn unpadded(kind: u8, flags: u8, payload: &[u8]) -> &[u8] {
-    let mut rest = payload;
-    if kind == CONTINUATION {
-        return rest;
-    }
-    if flags & PADDED != 0 {
-        let padding = usize::from(rest[0]);
-        rest = &rest[1..rest.len() - padding];
-    }
-    if kind == HEADERS && flags & PRIORITY != 0 {
-        rest = &rest[5..];
-    }
-    rest
-}
-
-fn be32(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0, |n, b| n << 8 | u32::from(*b))
-}
-
-/// RFC 7541, 6.2.2: literal header field without indexing, new name; no Huffman code.
-fn encode(headers: &[(&[u8], &[u8])]) -> Vec<u8> {
-    let mut out = Vec::new();
-    for (name, value) in headers {
-        out.push(0);
-        for string in [name, value] {
-            length_prefix(&mut out, string.len());
-            out.extend_from_slice(string);
-        }
-    }
-    out
-}
-
-/// RFC 7541, 5.1: an integer with a 7-bit prefix.
-fn length_prefix(out: &mut Vec<u8>, length: usize) {
-    if length < 127 {
-        out.push(length as u8);
-        return;
-    }
-    out.push(127);
-    let mut rest = length - 127;
-    while rest >= 128 {
-        out.push((rest % 128) as u8 | 0x80);
-        rest /= 128;
-    }
-    out.push(rest as u8);
 }

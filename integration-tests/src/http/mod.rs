@@ -3,6 +3,7 @@
 pub mod grpc;
 mod h1;
 mod h2;
+mod h2_wire;
 mod message;
 
 pub use h1::{Client, H1Conn};

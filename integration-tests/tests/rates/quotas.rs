@@ -19,6 +19,18 @@ fn ask(client: &mut Client, user: &str) -> Response {
     client.send(&Request::get("/").header("x-user", user))
 }
 
+/// Tokens that the workers may have leased and cannot spend: one each for a bucket of this size. On a
+/// machine that leaves a worker waiting, its lease ends before it is back, and a token that may have
+/// been spent counts as spent.
+const LEASED: u32 = WORKERS;
+
+/// Panics unless so many passed, or some less for the leases; never more.
+fn assert_admitted(envoy: &Envoy, user: &str, requests: u32, expected: u32) {
+    let passed = admitted(envoy, user, requests);
+    let least = expected.saturating_sub(LEASED);
+    assert!((least..=expected).contains(&passed), "{user}: {passed}, not {expected}");
+}
+
 /// Sends so many requests of a user, a connection each so that all workers serve him, and counts the
 /// admitted ones.
 fn admitted(envoy: &Envoy, user: &str, requests: u32) -> u32 {
@@ -48,7 +60,7 @@ fn forty_of_fifty_used_and_the_limit_now_thirty() {
     // workers may hold a leased token that counts as used and is void with the edit: 8 s more.
     let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
     assert!((18..=30).contains(&wait), "{wait}");
-    assert_eq!(admitted(&envoy, "bob", 31), 30, "a new user has the new quota");
+    assert_admitted(&envoy, "bob", 31, 30);
     envoy.assert_healthy();
 }
 
@@ -90,7 +102,7 @@ fn equal_parameters_change_nothing() {
         let renamed = other.replace("id: new", &format!("id: new-{n}"));
         envoy.put_policy(&quota(50, 3600, &renamed)).accepted();
     }
-    assert_eq!(admitted(&envoy, "ann", 10), 5);
+    assert_admitted(&envoy, "ann", 10, 5);
     envoy.assert_healthy();
 }
 
@@ -102,6 +114,6 @@ fn a_refused_edit_changes_nothing() {
 
     envoy.put_policy(&quota(0, 3600, "")).refused();
 
-    assert_eq!(admitted(&envoy, "ann", 15), 10);
+    assert_admitted(&envoy, "ann", 15, 10);
     envoy.assert_healthy();
 }
