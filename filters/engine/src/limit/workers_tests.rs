@@ -30,7 +30,7 @@ fn check_bound(admitted: &[Nanos], rate: Rate) -> Result<(), TestCaseError> {
         for (count, end) in admitted[from..].iter().enumerate() {
             let allowed = rate.max + (end - start) / rate.per_token;
             prop_assert!(
-                count as u64 + 1 <= allowed,
+                (count as u64) < allowed,
                 "{} in {} ns, {allowed} allowed",
                 count + 1,
                 end - start
