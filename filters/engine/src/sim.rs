@@ -212,6 +212,11 @@ impl Metrics for SimPorts {
     fn gauge(&mut self, name: &str, value: u64) {
         self.gauges.insert(name.to_string(), value);
     }
+
+    fn shift(&mut self, name: &str, by: i64) {
+        let gauge = self.gauges.entry(name.to_string()).or_default();
+        *gauge = gauge.wrapping_add_signed(by);
+    }
 }
 
 /// Lets one worker at a time touch shared data, in an order drawn from a seed.

@@ -79,4 +79,10 @@ impl Metrics for HostPorts {
             abi::record_metric(id, value);
         }
     }
+
+    fn shift(&mut self, name: &str, by: i64) {
+        if let Some(id) = self.metric(MetricType::Gauge, name) {
+            abi::increment_metric(id, by);
+        }
+    }
 }

@@ -1,11 +1,34 @@
 //! Circuit breaking.
 //!
 //! `window` holds the calls that count, `cell` is one breaker and its states, `settings` the numbers
-//! by which it goes; `slots` is how breakers lie in shared data, `table` what a worker keeps of
-//! them, `shared` how the two come together; `verdict` says what became of a call; `rule` and
-//! `breaker` are the policy.
+//! by which it goes and `adaptive` those of the mode without states; `slots` is how breakers lie in
+//! shared data, `shared` how they change there, `table` what a worker keeps of them; `verdict` says
+//! what became of a call, and `call` follows it there; `rule` and `section` are the policy.
 
 mod adaptive;
+mod call;
 pub mod cell;
+mod metrics;
+mod reply;
+mod rule;
+mod section;
 mod settings;
+mod shared;
+pub mod slots;
+mod table;
+mod verdict;
 mod window;
+mod worker;
+
+pub use call::Call;
+pub use section::{Breaker, Decision};
+pub use worker::Worker;
+
+#[cfg(test)]
+mod section_tests;
+#[cfg(test)]
+mod testkit;
+#[cfg(test)]
+mod trace_tests;
+#[cfg(test)]
+mod workers_tests;

@@ -47,6 +47,8 @@ pub trait Rng {
 pub trait Metrics {
     fn count(&mut self, name: &str, by: u64);
     fn gauge(&mut self, name: &str, value: u64);
+    /// Moves a gauge up or down: for what all workers count together.
+    fn shift(&mut self, name: &str, by: i64);
 }
 
 /// Labels the way Istio's `extraStatTags` reads them; the name of the metric follows.
