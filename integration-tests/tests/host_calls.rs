@@ -1,6 +1,6 @@
 //! What a request asks of the host does not grow unseen.
 
-use weir_integration_tests::host_calls::{all, committed, counts_of, measure, render, steps_of};
+use weir_integration_tests::host_calls::{all, committed, counts_of, fuel_of, measure, render};
 
 #[test]
 fn host_calls_are_as_committed() {
@@ -13,11 +13,11 @@ fn host_calls_are_as_committed() {
         panic!("host calls are not what {} says; {remedy}. They are now:\n{now}", path.display());
     }
     for figures in &figures {
-        let is = figures.steps_per_request();
-        let said = steps_of(&page, figures.name).unwrap_or(0);
+        let is = figures.fuel_per_request();
+        let said = fuel_of(&page, figures.name).unwrap_or(0);
         assert!(
             is * 5 <= said * 6 && is * 6 >= said * 5,
-            "{}: {is} interpreter steps a request, not about {said}; {remedy}",
+            "{}: {is} of the interpreter's fuel a request, not about {said}; {remedy}",
             figures.name
         );
     }

@@ -30,9 +30,10 @@ pub struct Vm<F: Filter> {
     worker: F::Worker,
     roots: Roots<Root<F>>,
     streams: HashMap<u32, F::Stream>,
-    /// The stream context made last, and its root. The host makes a stream's context when the
-    /// request reaches the filter, right before the request's headers.
-    newest: (u32, u32),
+    /// Stream contexts whose request headers are still to come, and their roots. The host makes a
+    /// stream's context when the request reaches the filter, right before the request's headers, so
+    /// there is hardly ever more than one.
+    coming: Vec<(u32, u32)>,
     /// Tells this VM from others; made at the first policy.
     id: Option<u64>,
 }
@@ -53,7 +54,7 @@ impl<F: Filter> Default for Vm<F> {
             worker: F::Worker::default(),
             roots: Roots::default(),
             streams: HashMap::new(),
-            newest: (0, 0),
+            coming: Vec::new(),
             id: None,
         }
     }
@@ -62,7 +63,7 @@ impl<F: Filter> Default for Vm<F> {
 impl<F: Filter> Vm<F> {
     pub fn on_context_create(&mut self, context: u32, parent: u32) {
         if parent != 0 {
-            self.newest = (context, parent);
+            self.coming.push((context, parent));
         }
     }
 
@@ -106,10 +107,11 @@ impl<F: Filter> Vm<F> {
     }
 
     pub fn on_request_headers(&mut self, context: u32) -> u32 {
-        if self.newest.0 != context {
+        let place = self.coming.iter().rposition(|(coming, _)| *coming == context);
+        let Some((_, root)) = place.map(|place| self.coming.swap_remove(place)) else {
             return abi::CONTINUE;
-        }
-        let Some(root) = self.roots.get_mut(self.newest.1) else { return abi::CONTINUE };
+        };
+        let Some(root) = self.roots.get_mut(root) else { return abi::CONTINUE };
         let headers = abi::header_map(MapType::HttpRequestHeaders);
         let (effects, stream) = root.filter.on_request(&mut self.worker, &headers, &mut self.ports);
         if let Some(state) = &effects.state {
@@ -145,6 +147,8 @@ impl<F: Filter> Vm<F> {
 
     /// Runs once for every stream, whatever became of it.
     pub fn on_log(&mut self, context: u32) {
+        // Of a stream whose headers never came: an earlier filter answered, or the codec refused it.
+        self.coming.retain(|(coming, _)| *coming != context);
         self.streams.remove(&context);
     }
 

@@ -56,14 +56,14 @@ impl<'r> Request<'r> {
         }
     }
 
-    /// `application/grpc` with or without a suffix; grpc-web is plain HTTP to a proxy.
+    /// What Envoy takes for gRPC, since Envoy then makes the answer: `application/grpc` as it stands,
+    /// or with a `+` suffix. With parameters, and as grpc-web, it is plain HTTP to Envoy.
     pub fn is_grpc(&mut self) -> bool {
         let headers = self.headers;
         *self.grpc.get_or_insert_with(|| {
             let kind = headers.get(b"content-type").unwrap_or_default();
-            let base = b"application/grpc";
-            kind.get(..base.len()).is_some_and(|start| start.eq_ignore_ascii_case(base))
-                && matches!(kind.get(base.len()), None | Some(b'+' | b';' | b' '))
+            kind.strip_prefix(b"application/grpc")
+                .is_some_and(|rest| matches!(rest, [] | [b'+', ..]))
         })
     }
 
@@ -191,7 +191,8 @@ mod tests {
         for (kind, is) in [
             ("application/grpc", true),
             ("application/grpc+proto", true),
-            ("Application/gRPC;x=y", true),
+            ("Application/grpc", false),
+            ("application/grpc;x=y", false),
             ("application/grpc-web", false),
             ("application/grpc-web+proto", false),
             ("application/json", false),

@@ -2,9 +2,10 @@
 
 use std::rc::Rc;
 
-use super::gcra::{Rate, lease_end};
+use super::gcra::{Bucket, Rate, lease_end};
 use super::lease::{Lease, LeaseTable};
 use super::slots::{Set, Taken};
+use super::table::Before;
 use crate::core::key::{Fingerprint, set_key};
 use crate::core::ports::{BLIND, Nanos, SetError, SharedStore};
 
@@ -45,14 +46,41 @@ pub struct Buckets<'a> {
     pub rate: Rate,
     /// When the rate came into force.
     pub since: Nanos,
+    /// The table before an edit of its size.
+    pub before: Option<Before>,
     /// How many workers share the buckets; 0 where they are one worker's own, which leases nothing.
     pub workers: u32,
 }
 
 impl Buckets<'_> {
     fn place(&self, fingerprint: Fingerprint) -> u32 {
-        let place = fingerprint.checked_rem(self.sets.into()).unwrap_or(0);
-        u32::try_from(place).unwrap_or(0)
+        place(fingerprint, self.sets)
+    }
+
+    /// The key of the set where a table of another size had the bucket.
+    fn place_before(&self, fingerprint: Fingerprint, now: Nanos) -> Option<Vec<u8>> {
+        let before = self.before.filter(|before| now < before.until)?;
+        Some(set_key(self.rule, place(fingerprint, before.sets)))
+    }
+
+    /// The bucket of a key that is new to its set, as it was in the table before.
+    fn moved(
+        &self,
+        fingerprint: Fingerprint,
+        now: Nanos,
+        store: &mut impl SharedStore,
+    ) -> Option<Bucket> {
+        let (bytes, _) = store.get(&self.place_before(fingerprint, now)?)?;
+        let mut set = Set::read(&bytes)?;
+        set.rescale(self.rate, self.since, now);
+        set.known(fingerprint, now).map(|slot| slot.bucket)
+    }
+
+    /// Found there again after another edit, the bucket would be out of date.
+    fn forget_before(&self, fingerprint: Fingerprint, now: Nanos, store: &mut impl SharedStore) {
+        if let Some(key) = self.place_before(fingerprint, now) {
+            update(&key, store, |set| set.known(fingerprint, now).map(|_| ()));
+        }
     }
 
     /// The most that one worker may hold beside the token it spends at once.
@@ -88,7 +116,9 @@ impl Buckets<'_> {
         for _ in 0..TRIES {
             let Some((mut set, cas)) = load(&key, self.rate, store) else { return Take::Failed };
             let is_rescaled = set.rescale(self.rate, self.since, now);
-            let Taken { mut slot, evicted, has_stepped } = set.take(fingerprint, now);
+            let Taken { mut slot, is_new, evicted, has_stepped } = set.take(fingerprint, now);
+            let moved = if is_new { self.moved(fingerprint, now, store) } else { None };
+            slot.bucket = moved.unwrap_or(slot.bucket);
             if let Some(lease) = lease.as_deref().filter(|lease| lease.granted > 0) {
                 // Whatever it has not spent comes back: its time is over, or its policy.
                 slot.bucket.release(self.rate, lease.epoch, lease.granted, lease.tokens, now);
@@ -98,10 +128,16 @@ impl Buckets<'_> {
                 let wait = slot.bucket.wait(self.rate, now);
                 // A refusal changes nothing and is not written, but for what else has changed. When
                 // another worker was first, it wrote the same.
-                if is_rescaled || has_stepped {
+                if is_rescaled || has_stepped || moved.is_some() {
                     set.put(slot);
                     set.write(&mut bytes);
-                    let _ = store.set(&key, &bytes, cas);
+                    let written = store.set(&key, &bytes, cas).is_ok();
+                    if let Some(lease) = lease.filter(|_| written) {
+                        (lease.granted, lease.tokens) = (0, 0);
+                    }
+                    if moved.is_some() && written {
+                        self.forget_before(fingerprint, now, store);
+                    }
                 }
                 return Take::Refused { wait };
             }
@@ -118,6 +154,9 @@ impl Buckets<'_> {
                     continue;
                 }
                 Err(SetError::Failed) => return Take::Failed,
+            }
+            if moved.is_some() {
+                self.forget_before(fingerprint, now, store);
             }
             effort.evictions = effort.evictions.saturating_add(u64::from(evicted));
             let remaining = available.saturating_sub(1);
@@ -198,6 +237,11 @@ fn update(key: &[u8], store: &mut impl SharedStore, change: impl Fn(&mut Set) ->
             return;
         }
     }
+}
+
+fn place(fingerprint: Fingerprint, sets: u32) -> u32 {
+    let place = fingerprint.checked_rem(sets.into()).unwrap_or(0);
+    u32::try_from(place).unwrap_or(0)
 }
 
 /// The set and its version, created if need be. A set on a missing key succeeds whatever the

@@ -10,6 +10,7 @@ use super::gcra::Rate;
 use super::metrics::{Counters, Outcome, SERIES_PER_RULE};
 use super::reply::{draft_03, limit_item, policy_item, state_unavailable};
 use super::rule::{Rule, RuleScope};
+use super::table::resize;
 use super::worker::Worker;
 use crate::core::answer::{Client, DegradeWay, RESOURCE_EXHAUSTED, degraded, missing_key, seconds};
 use crate::core::effects::{Effects, HeaderEdit};
@@ -184,10 +185,12 @@ impl Limiter {
     pub fn prepare(&mut self, worker: &mut Worker, ports: &mut (impl SharedStore + Rng + Clock)) {
         worker.prepare(ports);
         self.since = ports.now();
-        for rule in
-            self.rules.iter().filter(|rule| rule.sets == 1 && rule.scope == RuleScope::Process)
-        {
-            buckets(rule, 1, self.since).prepare(ports);
+        for rule in &mut self.rules {
+            if !rule.key.is_empty() {
+                rule.before = resize(&rule.state, rule.sets, rule.rate, self.since, ports);
+            } else if rule.scope == RuleScope::Process {
+                buckets(rule, 1, self.since).prepare(ports);
+            }
         }
     }
 
@@ -434,7 +437,7 @@ fn buckets(rule: &Rule, workers: u32, since: Nanos) -> Buckets<'_> {
         RuleScope::Worker(_) => 0,
     };
     let (state, rate) = (&rule.state, rule.rate_for(workers));
-    Buckets { rule: state, sets: rule.sets, rate, since, workers: shared_by }
+    Buckets { rule: state, sets: rule.sets, rate, since, before: rule.before, workers: shared_by }
 }
 
 enum Refusal {

@@ -15,6 +15,7 @@ mod metrics;
 mod reply;
 mod rule;
 pub mod slots;
+mod table;
 mod worker;
 
 pub use limiter::{Decision, Limiter, Quota, ResponsePlan};

@@ -8,6 +8,7 @@ use weir_protos::v1::{RateLimitRule, mode};
 
 use super::gcra::Rate;
 use super::reply::AtLimit;
+use super::table::Before;
 use crate::core::key::{self, Fingerprint, Key};
 use crate::core::matcher::{MatchDefaults, Matcher};
 use crate::core::policy::{Common, effective_mode, identifier};
@@ -39,6 +40,8 @@ pub struct Rule {
     pub scope: RuleScope,
     /// Sets of the rule's table; 1 for a rule without a key.
     pub sets: u32,
+    /// Filled in when the policy comes into force.
+    pub before: Option<Before>,
     pub denies_on_error: bool,
     pub at_limit: AtLimit,
     /// The start of the keys of its state.
@@ -95,6 +98,7 @@ impl Rule {
             rate: rate(source, path)?,
             scope: scope(source, path)?,
             sets,
+            before: None,
             denies_on_error: source.on_error() == OnError::Deny,
             at_limit: AtLimit::compile(source, path)?,
             scope_of_keys: key::scope(state.as_bytes()),

@@ -37,6 +37,8 @@ pub struct Slot {
 #[derive(Clone, Copy, Debug)]
 pub struct Taken {
     pub slot: Slot,
+    /// The set did not know the key.
+    pub is_new: bool,
     /// A bucket that was not full was forgotten to make room.
     pub evicted: bool,
     /// The clock stepped back; the bucket is to be written whatever else happens.
@@ -118,7 +120,7 @@ impl Set {
         if let Some(place) = self.slots.iter().position(|slot| slot.fingerprint == fingerprint) {
             let mut slot = self.slots.swap_remove(place);
             let has_stepped = slot.bucket.settle(rate, ceiling, now);
-            return Taken { slot, evicted: false, has_stepped };
+            return Taken { slot, is_new: false, evicted: false, has_stepped };
         }
         let mut evicted = false;
         if self.slots.len() >= WAYS {
@@ -132,7 +134,7 @@ impl Set {
             }
         }
         let slot = Slot { fingerprint, bucket: Bucket::full(now) };
-        Taken { slot, evicted, has_stepped: false }
+        Taken { slot, is_new: true, evicted, has_stepped: false }
     }
 
     pub fn put(&mut self, slot: Slot) {

@@ -298,6 +298,35 @@ fn a_new_limit_counts_what_was_used() {
 }
 
 #[test]
+fn another_size_of_the_table_refills_nothing() {
+    let sized = |max_keys: u32| {
+        rule(10, 1, 60_000, &format!("key: [{{header: x-user}}]\nmax_keys: {max_keys}")).0
+    };
+    let process = Process::start();
+    let mut vms = start(&process, &sized(100), 2);
+    let users: Vec<String> = (0..50).map(|n| format!("u{n}")).collect();
+    let used = |n: usize| n % 11;
+    for (n, user) in users.iter().enumerate() {
+        assert!((0..used(n)).all(|_| vms[0].user(user).passes()));
+    }
+    // There and back, with a token of each taken on the way.
+    for (step, max_keys) in [100_000, 100, 5000].into_iter().enumerate() {
+        vms.iter_mut().for_each(|vm| vm.reload(&sized(max_keys), step as u64));
+        for (n, user) in users.iter().enumerate() {
+            let left = 10_usize.saturating_sub(used(n) + step);
+            assert_eq!(vms[step % 2].user(user).passes(), left > 0, "{user} at step {step}");
+        }
+    }
+    // Once all buckets of the old table are full, it is no longer looked at.
+    process.advance(601 * S);
+    vms.iter_mut().for_each(|vm| vm.reload(&sized(5000), 9));
+    assert!(vms[0].user("first").passes());
+    let gets = process.store.operations().0;
+    assert!(vms[0].user("new").passes());
+    assert!(process.store.operations().0 - gets <= 2);
+}
+
+#[test]
 fn a_worker_under_the_old_policy_gives_no_burst_away() {
     let (old, _) = rule(1000, 1000, 1000, "");
     let (new, rate) = rule(200, 200, 1000, "");
