@@ -11,7 +11,7 @@ mod scenarios;
 mod vm;
 
 pub use host::Counts;
-pub use report::{Figures, counts_of, render, steps_of};
+pub use report::{Figures, counts_of, fuel_of, render};
 pub use scenarios::{REQUESTS, Scenario, all, measure};
 pub use vm::{Answer, Vm};
 

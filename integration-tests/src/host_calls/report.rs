@@ -9,19 +9,19 @@ use std::collections::BTreeSet;
 pub struct Figures {
     pub name: &'static str,
     pub calls: Counts,
-    pub steps: u64,
+    pub fuel: u64,
 }
 
 /// Have columns of their own, and are not in the sum.
 const INTO_THE_MODULE: [&str; 2] = [CALLBACKS, ALLOCATIONS];
 
 impl Figures {
-    pub(super) fn between(name: &'static str, before: &Counts, after: &Counts, steps: u64) -> Self {
+    pub(super) fn between(name: &'static str, before: &Counts, after: &Counts, fuel: u64) -> Self {
         let more = |(kind, n): (&&'static str, &u64)| {
             let n = n - before.get(kind).copied().unwrap_or(0);
             (n > 0).then_some((*kind, n))
         };
-        Self { name, calls: after.iter().filter_map(more).collect(), steps }
+        Self { name, calls: after.iter().filter_map(more).collect(), fuel }
     }
 
     /// Calls per request.
@@ -35,13 +35,13 @@ impl Figures {
         self.calls.get(ALLOCATIONS).copied().unwrap_or(0) as f64 / REQUESTS as f64
     }
 
-    /// Interpreter steps per request.
-    pub fn steps_per_request(&self) -> u64 {
-        self.steps / REQUESTS
+    /// The interpreter's fuel per request.
+    pub fn fuel_per_request(&self) -> u64 {
+        self.fuel / REQUESTS
     }
 }
 
-/// The page. Its counts are exact, its steps two digits.
+/// The page. Its counts are exact, its fuel has two digits.
 pub fn render(all: &[Figures]) -> String {
     let kinds: BTreeSet<&str> = all.iter().flat_map(|f| f.calls.keys().copied()).collect();
     let kinds: Vec<_> = kinds.into_iter().filter(|kind| !INTO_THE_MODULE.contains(kind)).collect();
@@ -76,25 +76,26 @@ pub fn render(all: &[Figures]) -> String {
     page.push_str(
         "\n## Work in the module\n\
          \n\
-         Steps of the interpreter per request, in round figures: they move with the compiler. The test\n\
-         allows a fifth.\n\n",
+         The interpreter's fuel per request, in round figures. It grows with the work, but is no count of\n\
+         instructions: a stretch of code is charged as a whole, also where it is left early. It moves with\n\
+         the compiler; the test allows a fifth.\n\n",
     );
-    page.push_str("| case | steps |\n| --- | ---: |\n");
+    page.push_str("| case | fuel |\n| --- | ---: |\n");
     for figures in all {
-        page.push_str(&format!("| {} | {} |\n", figures.name, round(figures.steps_per_request())));
+        page.push_str(&format!("| {} | {} |\n", figures.name, round(figures.fuel_per_request())));
     }
     page
 }
 
-/// The counts of a page, without the steps.
+/// The counts of a page, without the fuel.
 pub fn counts_of(page: &str) -> &str {
     page.split("## Work in the module").next().unwrap_or(page)
 }
 
-/// The steps per request that a page gives for a case.
-pub fn steps_of(page: &str, name: &str) -> Option<u64> {
-    let (_, steps) = page.split_once("## Work in the module")?;
-    let line = steps.lines().find_map(|line| line.strip_prefix(&format!("| {name} | ")))?;
+/// The fuel per request that a page gives for a case.
+pub fn fuel_of(page: &str, name: &str) -> Option<u64> {
+    let (_, fuel) = page.split_once("## Work in the module")?;
+    let line = fuel.lines().find_map(|line| line.strip_prefix(&format!("| {name} | ")))?;
     line.trim_end_matches(" |").parse().ok()
 }
 
@@ -118,11 +119,11 @@ mod tests {
     #[test]
     fn figures_survive_the_page() {
         let calls = Counts::from([("clock", REQUESTS), ("metric", 3), (ALLOCATIONS, REQUESTS)]);
-        let figures = Figures { name: "a case", calls, steps: 5551 * REQUESTS };
+        let figures = Figures { name: "a case", calls, fuel: 5551 * REQUESTS };
         let page = render(std::slice::from_ref(&figures));
         assert!(page.contains("| a case |  | 1.0015 | 1 | 1 | 0.0015 |"), "{page}");
-        assert_eq!(steps_of(&page, "a case"), Some(5600));
-        assert_eq!(steps_of(&page, "another"), None);
+        assert_eq!(fuel_of(&page, "a case"), Some(5600));
+        assert_eq!(fuel_of(&page, "another"), None);
         assert!(!counts_of(&page).contains("5600"));
     }
 }

@@ -106,12 +106,12 @@ pub fn measure(scenario: &Scenario) -> Figures {
     for _ in 0..WARM_UP {
         scenario.request(&mut vm);
     }
-    let (before, steps) = (vm.counts(), vm.steps());
+    let (before, fuel) = (vm.counts(), vm.fuel());
     for _ in 0..REQUESTS {
         let answer = scenario.request(&mut vm);
         assert_eq!(answer, scenario.answer, "{}", scenario.name);
     }
-    Figures::between(scenario.name, &before, &vm.counts(), vm.steps() - steps)
+    Figures::between(scenario.name, &before, &vm.counts(), vm.fuel() - fuel)
 }
 
 impl Scenario {

@@ -112,8 +112,8 @@ impl Vm {
         self.store.data().counts.clone()
     }
 
-    /// Steps of the interpreter so far: its own measure, close to instructions.
-    pub fn steps(&self) -> u64 {
+    /// What was used so far: the interpreter's own measure of work.
+    pub fn fuel(&self) -> u64 {
         FUEL - self.store.get_fuel().expect("fuel is on")
     }
 

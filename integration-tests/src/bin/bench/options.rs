@@ -1,9 +1,12 @@
 //! The command line.
 
+use std::path::PathBuf;
+
 use lexopt::prelude::*;
 
 pub const HELP: &str = "\
-cargo xtask bench [-- [--rounds <n>] [--requests <n>] [--only <words>] [--update]]
+cargo xtask bench [-- [--rounds <n>] [--requests <n>] [--only <words>]
+                      [--against <file>] | --update]
 
 Measures the CPU time of one Envoy worker per request, over the same Envoy without a filter: Envoy's
 own local_ratelimit (plain, and with a descriptor per header), Lua, a wasm module that does nothing,
@@ -18,6 +21,7 @@ Options:
   --requests <n>   requests per variant and round (default 20000)
   --only <words>   only variants with one of these words in their names, comma-separated; no filter
                    and the module that does nothing are always there
+  --against <file> measure another build of weir_rate_limit.wasm as well, in the same rounds
   --update         only write docs/performance/host-calls.md anew, with the counts of the built
                    modules
 
@@ -27,6 +31,7 @@ pub struct Options {
     pub rounds: usize,
     pub requests: u64,
     pub only: Vec<String>,
+    pub against: Option<PathBuf>,
 }
 
 pub enum Action {
@@ -37,7 +42,7 @@ pub enum Action {
 
 pub fn read() -> Result<Action, lexopt::Error> {
     let mut parser = lexopt::Parser::from_env();
-    let mut options = Options { rounds: 5, requests: 20_000, only: Vec::new() };
+    let mut options = Options { rounds: 5, requests: 20_000, only: Vec::new(), against: None };
     let mut update = false;
     while let Some(arg) = parser.next()? {
         match arg {
@@ -49,6 +54,13 @@ pub fn read() -> Result<Action, lexopt::Error> {
             Long("only") => {
                 let words = parser.value()?.string()?;
                 options.only = words.split(',').map(|w| w.trim().to_lowercase()).collect();
+            }
+            Long("against") => {
+                let file = PathBuf::from(parser.value()?);
+                options.against = match file.canonicalize() {
+                    Ok(file) => Some(file),
+                    Err(e) => return Err(format!("--against {}: {e}", file.display()).into()),
+                };
             }
             Long("update") => update = true,
             other => return Err(other.unexpected()),

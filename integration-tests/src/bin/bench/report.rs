@@ -21,30 +21,37 @@ pub fn print_times(measured: &[Measured], options: &Options) {
         options.rounds,
         options.requests
     );
-    println!("{:36}  {:>8}  {:>16}  {:>11}", "", "us more", "least to most", "x does nothing");
+    println!(
+        "{:36}  {:>7}  {:>15}  {:>14}  {:>7}",
+        "", "us more", "half the rounds", "x does nothing", "at best"
+    );
     for variant in measured.iter().filter(|v| v.name != NONE) {
         let over = variant.over(none);
-        let (least, most) = ends(&over);
+        let (low, high) = middle_half(&over);
         println!(
-            "{:36}  {:>8.2}  {:>16}  {:>11.2}",
+            "{:36}  {:>7.2}  {:>15}  {:>14.2}  {:>7.2}",
             variant.name,
             median(&over) / 1e3,
-            format!("{:.2} to {:.2}", least / 1e3, most / 1e3),
+            format!("{:.2} to {:.2}", low / 1e3, high / 1e3),
             median(&over) / noop,
+            (variant.at_best() - none.at_best()) / 1e3,
         );
     }
+    println!("(at best: the fastest round with the filter over the fastest one without)");
 }
 
 pub fn print_calls(figures: &[Figures]) {
-    println!("\nHost calls per request, exact (by kind: docs/performance/host-calls.md)");
-    println!("{:40}  {:>10}  {:>9}  {:>17}", "", "host calls", "with data", "interpreter steps");
+    println!(
+        "\nHost calls per request, exact; docs/performance/host-calls.md tells the kinds, and what fuel is"
+    );
+    println!("{:40}  {:>10}  {:>9}  {:>7}", "", "host calls", "with data", "fuel");
     for case in figures {
         println!(
-            "{:40}  {:>10.3}  {:>9.3}  {:>17}",
+            "{:40}  {:>10.3}  {:>9.3}  {:>7}",
             case.name,
             case.per_request(),
             case.with_data(),
-            case.steps_per_request()
+            case.fuel_per_request()
         );
     }
 }
@@ -52,7 +59,7 @@ pub fn print_calls(figures: &[Figures]) {
 /// Says plainly when the times are not to be trusted.
 pub fn print_noise(before: &Machine, measured: &[Measured]) {
     let none = &named(measured, NONE).rounds;
-    let (least, most) = ends(none);
+    let (low, high) = middle_half(none);
     let after = Machine::look();
     if before.is_busy() || after.is_busy() {
         println!(
@@ -62,11 +69,11 @@ pub fn print_noise(before: &Machine, measured: &[Measured]) {
             after.busy * 100.0,
             before.load_average
         );
-    } else if (most - least) / median(none) > QUIET {
+    } else if (high - low) / median(none) > QUIET {
         println!(
             "\nThe rounds without a filter differ by {:.0} %: something disturbed them. More rounds, or \
              a quieter machine, give firmer times; the counts stand.",
-            (most - least) / median(none) * 100.0
+            (high - low) / median(none) * 100.0
         );
     }
 }
@@ -81,10 +88,15 @@ pub fn write_json(
     let noop = median(&named(measured, NOOP).over(none));
     let time = |variant: &Measured| {
         let over = variant.over(none);
-        let (least, most) = ends(&over);
+        let (low, high) = middle_half(&over);
         json!({
             "name": variant.name,
-            "over_none_ns": {"median": median(&over), "least": least, "most": most},
+            "over_none_ns": {
+                "median": median(&over),
+                "lower_quartile": low,
+                "upper_quartile": high,
+                "at_best": variant.at_best() - none.at_best(),
+            },
             "ratio_to_noop": median(&over) / noop,
             "rounds_ns": variant.rounds,
         })
@@ -100,7 +112,7 @@ pub fn write_json(
             "name": case.name,
             "host_calls": case.per_request(),
             "by_kind": calls,
-            "interpreter_steps": case.steps_per_request(),
+            "interpreter_fuel": case.fuel_per_request(),
         })
     };
     let all = json!({
@@ -137,10 +149,12 @@ fn median(numbers: &[f64]) -> f64 {
     }
 }
 
-fn ends(numbers: &[f64]) -> (f64, f64) {
-    numbers
-        .iter()
-        .fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), n| (least.min(*n), most.max(*n)))
+/// Between which the middle half lies.
+fn middle_half(numbers: &[f64]) -> (f64, f64) {
+    let mut sorted = numbers.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let quarter = sorted.len() / 4;
+    (sorted[quarter], sorted[sorted.len() - 1 - quarter])
 }
 
 #[cfg(test)]
@@ -148,9 +162,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn medians_and_ends() {
+    fn medians_and_quartiles() {
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
-        assert_eq!(ends(&[2.0, -1.0, 3.0]), (-1.0, 3.0));
+        assert_eq!(middle_half(&[2.0, -1.0, 3.0]), (-1.0, 3.0));
+        assert_eq!(middle_half(&[9.0, 2.0, 1.0, 3.0, 0.0]), (1.0, 3.0));
     }
 }

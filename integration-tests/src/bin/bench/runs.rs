@@ -17,6 +17,11 @@ pub struct Measured {
 }
 
 impl Measured {
+    /// The quietest round: noise only ever adds.
+    pub fn at_best(&self) -> f64 {
+        self.rounds.iter().copied().fold(f64::INFINITY, f64::min)
+    }
+
     /// Over the first variant, round by round: what disturbed a round disturbed both.
     pub fn over(&self, none: &Self) -> Vec<f64> {
         self.rounds.iter().zip(&none.rounds).map(|(with, without)| with - without).collect()
@@ -25,7 +30,7 @@ impl Measured {
 
 /// Measures; the first is Envoy without a filter.
 pub fn all(options: &Options, machine: &Machine) -> Result<Vec<Measured>, String> {
-    let chosen: Vec<Variant> = variants::all()
+    let chosen: Vec<Variant> = variants::all(options.against.as_deref())
         .into_iter()
         .filter(|v| v.is_reference() || options.only.is_empty() || named(v.name, &options.only))
         .collect();

@@ -1,5 +1,6 @@
 //! What is compared: one Envoy for each, equal but for its filter.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -38,7 +39,8 @@ pub struct Running {
     proof: Proof,
 }
 
-pub fn all() -> Vec<Variant> {
+/// `against`: another build of our module.
+pub fn all(against: Option<&Path>) -> Vec<Variant> {
     let by_user = format!("{{id: r, key: [{{header: x-user}}], {BUCKET}}}");
     let many: Vec<_> = (0..10_000)
         .map(|n| {
@@ -48,7 +50,9 @@ pub fn all() -> Vec<Variant> {
             )
         })
         .collect();
-    vec![
+    let ours = paths::module("rate_limit");
+    let unkeyed = format!("{{id: r, {BUCKET}}}");
+    let mut all = vec![
         Variant { name: NONE, filter: None, proof: Proof::None },
         Variant {
             name: "native local_ratelimit",
@@ -65,11 +69,20 @@ pub fn all() -> Vec<Variant> {
             filter: Some(Filter::lua(LUA)),
             proof: Proof::Stops(418),
         },
-        Variant { name: NOOP, filter: Some(wasm("noop", "noop_sdk.wasm", "")), proof: Proof::None },
-        weir("weir, one limit", &format!("{{id: r, {BUCKET}}}"), "r"),
-        weir("weir, by header", &by_user, "r"),
-        weir("weir, by header, 10 000 rules", &many.join(", "), UNLABELLED),
-    ]
+        Variant {
+            name: NOOP,
+            filter: Some(wasm("noop", &paths::built("noop_sdk.wasm"), "")),
+            proof: Proof::None,
+        },
+        weir("weir, one limit", &ours, &unkeyed, "r"),
+        weir("weir, by header", &ours, &by_user, "r"),
+        weir("weir, by header, 10 000 rules", &ours, &many.join(", "), UNLABELLED),
+    ];
+    if let Some(other) = against {
+        all.push(weir("weir, other build, one limit", other, &unkeyed, "r"));
+        all.push(weir("weir, other build, by header", other, &by_user, "r"));
+    }
+    all
 }
 
 const LUA: &str = "\
@@ -113,11 +126,11 @@ fn by_header() -> Value {
     })
 }
 
-fn weir(name: &'static str, rules: &str, rule: &str) -> Variant {
+fn weir(name: &'static str, module: &Path, rules: &str, rule: &str) -> Variant {
     let text = format!("{{name: bench, rate_limit: {{rules: [{rules}]}}}}");
     Variant {
         name,
-        filter: Some(wasm(RATE_LIMIT, "weir_rate_limit.wasm", &policy::to_json(&text))),
+        filter: Some(wasm(RATE_LIMIT, module, &policy::to_json(&text))),
         proof: Proof::Counter(metric_name("bench", rule, "admitted")),
     }
 }
@@ -126,7 +139,7 @@ fn weir(name: &'static str, rules: &str, rule: &str) -> Variant {
 const UNLABELLED: &str = "other";
 
 /// A module in place, not over discovery, so that ours and the one that does nothing are alike.
-fn wasm(name: &str, module: &str, configuration: &str) -> Filter {
+fn wasm(name: &str, module: &Path, configuration: &str) -> Filter {
     Filter::inline(
         name,
         json!({
@@ -136,7 +149,7 @@ fn wasm(name: &str, module: &str, configuration: &str) -> Filter {
                 "root_id": name.replace('.', "_"),
                 "vm_config": {
                     "runtime": "envoy.wasm.runtime.v8",
-                    "code": {"local": {"filename": paths::built(module)}},
+                    "code": {"local": {"filename": module}},
                 },
                 "configuration": {
                     "@type": "type.googleapis.com/google.protobuf.StringValue",
