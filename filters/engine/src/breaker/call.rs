@@ -43,6 +43,12 @@ impl Call {
         Call { started, tickets, is_grpc, is_tunnel, marker, ..Call::default() }
     }
 
+    /// The generation and permit of the first rule's ticket.
+    #[cfg(test)]
+    pub fn ticket(&self) -> Option<(u32, Option<u64>)> {
+        self.tickets.borrow().first().map(|ticket| (ticket.generation, ticket.permit))
+    }
+
     fn waits(&self) -> bool {
         self.tickets.try_borrow().is_ok_and(|tickets| !tickets.is_empty())
     }
