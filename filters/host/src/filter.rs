@@ -14,6 +14,8 @@ pub trait Filter: Sized + 'static {
     const SECTION: Section;
     /// In metrics, logs and filter state, e.g. `rate_limit`.
     const NAME: &'static str;
+    /// Whether streams are kept after their response headers, for [`Filter::on_log`].
+    const KEEPS_STREAMS: bool = false;
     /// What a worker keeps over policy edits.
     type Worker: Default;
     /// What a stream needs to remember between request and response.
@@ -36,9 +38,21 @@ pub trait Filter: Sized + 'static {
 
     /// Whether the edits depend on what the upstream sent; reading that costs a host call.
     fn reads_response(stream: &Self::Stream) -> bool;
-    fn on_response(stream: Self::Stream, upstream: &HeaderMap) -> Vec<HeaderEdit>;
+    fn on_response(
+        stream: &mut Self::Stream,
+        worker: &mut Self::Worker,
+        upstream: &HeaderMap,
+        ports: &mut HostPorts,
+    ) -> Vec<HeaderEdit>;
+    /// The stream is over, whatever became of it. Runs once for each stream that is still kept.
+    fn on_log(_: Self::Stream, _: &mut Self::Worker, _: &mut HostPorts) {}
 
-    /// Ten times a second.
+    /// In milliseconds. Ten ticks a second do for what is not urgent, and an idle Envoy spends a
+    /// thousandth of a core on them.
+    fn tick_period(&self) -> u32 {
+        100
+    }
+    /// Every tick.
     fn tick(&mut self, ports: &mut HostPorts);
     fn tick_worker(worker: &mut Self::Worker, ports: &mut HostPorts);
 }

@@ -17,10 +17,6 @@ use crate::logger;
 use crate::ports::HostPorts;
 use crate::roots::Roots;
 
-/// Ten ticks a second: idle leases go back soon enough, and an idle Envoy spends a thousandth of a
-/// core on it.
-const TICK_MILLISECONDS: u32 = 100;
-
 /// Refusals are looked for in every n-th tick: they are rare, and the look costs a host call.
 const REFUSALS_EVERY: u32 = 10;
 
@@ -83,10 +79,11 @@ impl<F: Filter> Vm<F> {
                         abi::declare_request_property(mark);
                     }
                     filter.prepare(&mut self.worker, &mut self.ports);
+                    let tick_period = filter.tick_period();
                     let version = version(&text);
                     let entry = Root { filter, reloads, version, reported: false, ticks: 0 };
                     self.roots.insert(root, entry);
-                    abi::set_tick_period(TICK_MILLISECONDS);
+                    abi::set_tick_period(tick_period);
                     true
                 }
                 Err(error) => self.refuse(&reloads, &error),
@@ -134,13 +131,21 @@ impl<F: Filter> Vm<F> {
     }
 
     pub fn on_response_headers(&mut self, context: u32) {
-        let Some(stream) = self.streams.remove(&context) else { return };
-        let upstream = if F::reads_response(&stream) {
+        let mut gone;
+        let stream = if F::KEEPS_STREAMS {
+            self.streams.get_mut(&context)
+        } else {
+            gone = self.streams.remove(&context);
+            gone.as_mut()
+        };
+        let Some(stream) = stream else { return };
+        let upstream = if F::reads_response(stream) {
             abi::header_map(MapType::HttpResponseHeaders)
         } else {
             HeaderMap::default()
         };
-        for HeaderEdit::Set(name, value) in F::on_response(stream, &upstream) {
+        let edits = F::on_response(stream, &mut self.worker, &upstream, &mut self.ports);
+        for HeaderEdit::Set(name, value) in edits {
             abi::set_header(MapType::HttpResponseHeaders, &name, &value);
         }
     }
@@ -149,7 +154,9 @@ impl<F: Filter> Vm<F> {
     pub fn on_log(&mut self, context: u32) {
         // Of a stream whose headers never came: an earlier filter answered, or the codec refused it.
         self.coming.retain(|(coming, _)| *coming != context);
-        self.streams.remove(&context);
+        if let Some(stream) = self.streams.remove(&context) {
+            F::on_log(stream, &mut self.worker, &mut self.ports);
+        }
     }
 
     pub fn on_tick(&mut self, root: u32) {

@@ -48,8 +48,13 @@ impl Filter for RateLimit {
         plan.quota.is_some()
     }
 
-    fn on_response(plan: ResponsePlan, upstream: &HeaderMap) -> Vec<HeaderEdit> {
-        plan.edits(upstream)
+    fn on_response(
+        plan: &mut ResponsePlan,
+        _: &mut Worker,
+        upstream: &HeaderMap,
+        _: &mut HostPorts,
+    ) -> Vec<HeaderEdit> {
+        std::mem::take(plan).edits(upstream)
     }
 
     fn tick(&mut self, ports: &mut HostPorts) {

@@ -116,8 +116,8 @@ impl Breaker {
     }
 
     /// How often the worker has to tick.
-    pub fn sync_interval(&self) -> Nanos {
-        self.sync
+    pub fn tick_milliseconds(&self) -> u32 {
+        u32::try_from(self.sync / MS).unwrap_or(u32::MAX)
     }
 
     /// Makes what workers would otherwise race to make: the process secret, and the places of rules

@@ -416,8 +416,9 @@ fn adaptive_refuses_a_share_and_lets_go_again() {
     // At most nine of ten are refused.
     let dead = play(&mut vm, Ending::FAILED);
     assert!((150..300).contains(&dead), "{dead}");
-    play(&mut vm, Ending::OK);
-    assert_eq!(play(&mut vm, Ending::OK), 2000, "well again after at most two windows");
+    // What it refuses itself counts as asked for, so the share that passes doubles by the window.
+    let passed: Vec<usize> = (0..5).map(|_| play(&mut vm, Ending::OK)).collect();
+    assert!(passed.is_sorted() && passed.last() == Some(&2000), "{passed:?}");
 }
 
 #[test]
