@@ -21,7 +21,8 @@ Options:
   --requests <n>   requests per variant and round (default 20000)
   --only <words>   only variants with one of these words in their names, comma-separated; no filter
                    and the module that does nothing are always there
-  --against <file> measure another build of weir_rate_limit.wasm as well, in the same rounds
+  --against <file> measure another build of weir_rate_limit.wasm as well, in the same rounds;
+                   may be given several times
   --update         only write docs/performance/host-calls.md anew, with the counts of the built
                    modules
 
@@ -31,7 +32,7 @@ pub struct Options {
     pub rounds: usize,
     pub requests: u64,
     pub only: Vec<String>,
-    pub against: Option<PathBuf>,
+    pub against: Vec<PathBuf>,
 }
 
 pub enum Action {
@@ -42,7 +43,8 @@ pub enum Action {
 
 pub fn read() -> Result<Action, lexopt::Error> {
     let mut parser = lexopt::Parser::from_env();
-    let mut options = Options { rounds: 5, requests: 20_000, only: Vec::new(), against: None };
+    let mut options =
+        Options { rounds: 5, requests: 20_000, only: Vec::new(), against: Vec::new() };
     let mut update = false;
     while let Some(arg) = parser.next()? {
         match arg {
@@ -57,10 +59,10 @@ pub fn read() -> Result<Action, lexopt::Error> {
             }
             Long("against") => {
                 let file = PathBuf::from(parser.value()?);
-                options.against = match file.canonicalize() {
-                    Ok(file) => Some(file),
+                match file.canonicalize() {
+                    Ok(file) => options.against.push(file),
                     Err(e) => return Err(format!("--against {}: {e}", file.display()).into()),
-                };
+                }
             }
             Long("update") => update = true,
             other => return Err(other.unexpected()),

@@ -11,7 +11,7 @@ use crate::variants::{self, HEADER, Running, Variant};
 const CONNECTIONS: u32 = 16;
 
 pub struct Measured {
-    pub name: &'static str,
+    pub name: String,
     /// Nanoseconds per request, by round.
     pub rounds: Vec<f64>,
 }
@@ -30,9 +30,9 @@ impl Measured {
 
 /// Measures; the first is Envoy without a filter.
 pub fn all(options: &Options, machine: &Machine) -> Result<Vec<Measured>, String> {
-    let chosen: Vec<Variant> = variants::all(options.against.as_deref())
+    let chosen: Vec<Variant> = variants::all(&options.against)
         .into_iter()
-        .filter(|v| v.is_reference() || options.only.is_empty() || named(v.name, &options.only))
+        .filter(|v| v.is_reference() || options.only.is_empty() || named(&v.name, &options.only))
         .collect();
     println!("starting {} Envoys ...", chosen.len());
     let running: Vec<Running> = chosen.into_iter().map(Variant::start).collect();
@@ -40,7 +40,7 @@ pub fn all(options: &Options, machine: &Machine) -> Result<Vec<Measured>, String
         cpu::pin(variant.envoy.pid(), machine.worker);
     }
     let mut measured: Vec<_> =
-        running.iter().map(|v| Measured { name: v.name, rounds: Vec::new() }).collect();
+        running.iter().map(|v| Measured { name: v.name.clone(), rounds: Vec::new() }).collect();
     for round in 0..=options.rounds {
         // Another one begins each time: the place in the round must not count.
         for place in 0..running.len() {

@@ -1,6 +1,6 @@
 //! What is compared: one Envoy for each, equal but for its filter.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ const LISTENER: &str = "in";
 const BUCKET: &str = "max_tokens: 100000, tokens_per_fill: 1000000, fill_interval: 1s";
 
 pub struct Variant {
-    pub name: &'static str,
+    pub name: String,
     filter: Option<Filter>,
     proof: Proof,
 }
@@ -34,13 +34,13 @@ enum Proof {
 }
 
 pub struct Running {
-    pub name: &'static str,
+    pub name: String,
     pub envoy: Envoy,
     proof: Proof,
 }
 
-/// `against`: another build of our module.
-pub fn all(against: Option<&Path>) -> Vec<Variant> {
+/// `against`: other builds of our module.
+pub fn all(against: &[PathBuf]) -> Vec<Variant> {
     let by_user = format!("{{id: r, key: [{{header: x-user}}], {BUCKET}}}");
     let many: Vec<_> = (0..10_000)
         .map(|n| {
@@ -53,24 +53,24 @@ pub fn all(against: Option<&Path>) -> Vec<Variant> {
     let ours = paths::module("rate_limit");
     let unkeyed = format!("{{id: r, {BUCKET}}}");
     let mut all = vec![
-        Variant { name: NONE, filter: None, proof: Proof::None },
+        Variant { name: NONE.to_owned(), filter: None, proof: Proof::None },
         Variant {
-            name: "native local_ratelimit",
+            name: "native local_ratelimit".to_owned(),
             filter: Some(native(&json!({}))),
             proof: Proof::Counter("bench.http_local_rate_limit.ok".to_owned()),
         },
         Variant {
-            name: "native local_ratelimit, by header",
+            name: "native local_ratelimit, by header".to_owned(),
             filter: Some(native(&by_header())),
             proof: Proof::Stops(429),
         },
         Variant {
-            name: "Lua, reads one header",
+            name: "Lua, reads one header".to_owned(),
             filter: Some(Filter::lua(LUA)),
             proof: Proof::Stops(418),
         },
         Variant {
-            name: NOOP,
+            name: NOOP.to_owned(),
             filter: Some(wasm("noop", &paths::built("noop_sdk.wasm"), "")),
             proof: Proof::None,
         },
@@ -78,9 +78,10 @@ pub fn all(against: Option<&Path>) -> Vec<Variant> {
         weir("weir, by header", &ours, &by_user, "r"),
         weir("weir, by header, 10 000 rules", &ours, &many.join(", "), UNLABELLED),
     ];
-    if let Some(other) = against {
-        all.push(weir("weir, other build, one limit", other, &unkeyed, "r"));
-        all.push(weir("weir, other build, by header", other, &by_user, "r"));
+    for other in against {
+        let stem = other.file_stem().unwrap_or_default().to_string_lossy();
+        all.push(weir(&format!("{stem}, one limit"), other, &unkeyed, "r"));
+        all.push(weir(&format!("{stem}, by header"), other, &by_user, "r"));
     }
     all
 }
@@ -126,10 +127,10 @@ fn by_header() -> Value {
     })
 }
 
-fn weir(name: &'static str, module: &Path, rules: &str, rule: &str) -> Variant {
+fn weir(name: &str, module: &Path, rules: &str, rule: &str) -> Variant {
     let text = format!("{{name: bench, rate_limit: {{rules: [{rules}]}}}}");
     Variant {
-        name,
+        name: name.to_owned(),
         filter: Some(wasm(RATE_LIMIT, module, &policy::to_json(&text))),
         proof: Proof::Counter(metric_name("bench", rule, "admitted")),
     }
