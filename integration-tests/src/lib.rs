@@ -14,11 +14,13 @@ pub mod load;
 pub mod paths;
 pub mod pki;
 pub mod policy;
+pub mod scripted;
 pub mod upstream;
 pub mod wait;
 
 pub use envoy::{Cluster, Envoy, Filter, Listener, Route};
 pub use http::{Client, H1Conn, H2Conn, Request, Response};
 pub use load::Load;
+pub use scripted::{Script, Scripted};
 pub use upstream::Upstream;
 pub use wait::wait_until;
