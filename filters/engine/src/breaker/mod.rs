@@ -25,6 +25,8 @@ pub use section::{Breaker, Decision};
 pub use worker::Worker;
 
 #[cfg(test)]
+mod policy_tests;
+#[cfg(test)]
 mod section_tests;
 #[cfg(test)]
 mod testkit;
