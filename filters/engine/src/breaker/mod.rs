@@ -2,7 +2,7 @@
 //!
 //! `window` holds the calls that count, `cell` is one breaker and its states, `settings` the numbers
 //! by which it goes and `adaptive` those of the mode without states; `slots` is how breakers lie in
-//! shared data, `shared` how they change there, `table` what a worker keeps of them; `verdict` says
+//! shared data, `shared` how they change there and `size` how a table outlives an edit of its size, `table` what a worker keeps of them; `verdict` says
 //! what became of a call, and `call` follows it there; `rule` and `section` are the policy.
 
 mod adaptive;
@@ -14,6 +14,7 @@ mod rule;
 mod section;
 mod settings;
 mod shared;
+mod size;
 pub mod slots;
 mod table;
 mod verdict;

@@ -1,5 +1,6 @@
 //! One rule of the policy, checked and ready.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use weir_protos::FieldError;
@@ -54,6 +55,8 @@ pub struct Rule {
     pub sync: Nanos,
     /// Sets of the rule's table; 1 for a rule without a key.
     pub sets: u32,
+    /// Sets of the table before the last edit of its size.
+    pub sets_before: Cell<Option<u32>>,
     /// The start of the keys of its state.
     pub state: Rc<[u8]>,
     /// The same as a number: the fingerprint of a rule without a key.
@@ -132,6 +135,7 @@ impl Rule {
             sync,
             scope: key::scope(state.as_bytes()),
             state: state.into_bytes().into(),
+            sets_before: Cell::new(None),
             counts: Counts::default(),
             id: source.id.clone(),
         };

@@ -11,6 +11,7 @@ use super::cell::State;
 use super::metrics::{Outcome, SERIES_PER_RULE};
 use super::rule::{Rule, prefix};
 use super::shared;
+use super::size;
 use super::table::{Arrival, Ticket};
 use super::verdict::Verdict;
 use super::worker::Worker;
@@ -125,8 +126,12 @@ impl Breaker {
     pub fn prepare(&mut self, worker: &mut Worker, ports: &mut (impl SharedStore + Rng)) {
         worker.secret.prepare(ports);
         worker.enforce(prefix(&self.common).as_bytes(), &self.rules);
-        for rule in self.rules.iter().filter(|rule| rule.key.is_empty()) {
-            shared::prepare(rule, ports);
+        for rule in &self.rules {
+            if rule.key.is_empty() {
+                shared::prepare(rule, ports);
+            } else {
+                size::note(rule, ports);
+            }
         }
     }
 

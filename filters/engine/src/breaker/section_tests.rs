@@ -70,7 +70,7 @@ fn grpc_statuses_count_and_made_up_ones_do_not() {
     let (_, mut vm) = start("minimum_calls: 2");
     let decision = vm.get();
     vm.end(decision, Ending { grpc: Some(2), ..Ending::OK });
-    assert_eq!(vm.cell().window.is_empty(), true, "not handed over yet");
+    assert!(vm.cell().window.is_empty(), "not handed over yet");
     let decision = vm.grpc();
     vm.end(decision, Ending { grpc: Some(14), ..Ending::OK });
     // One success, one failure: half of two calls.
@@ -317,6 +317,26 @@ fn keys_have_breakers_of_their_own() {
     assert!(!vm.user("a").passes() && vm.user("b").passes());
     vm.tick();
     assert_eq!(vm.ports.gauges["policy=.=t;.;rule=.=r;.;weir_circuit_breaker_open_keys"], 1);
+}
+
+#[test]
+fn breakers_outlive_an_edit_of_max_keys() {
+    let yaml = |max_keys: u32| {
+        one_rule(&format!("minimum_calls: 1\nkey: [{{header: x-user}}]\nmax_keys: {max_keys}"))
+    };
+    let process = Process::start();
+    let mut vm = Vm::start(&process, &yaml(1000), 1);
+    let users: Vec<_> = (0..50).map(|n| format!("u{n}")).collect();
+    for user in &users {
+        let decision = vm.user(user);
+        vm.end(decision, Ending::FAILED);
+    }
+    for max_keys in [10, 1000, 5000] {
+        vm.reload(&yaml(max_keys));
+        let open = users.iter().filter(|user| !vm.user(user).passes()).count();
+        // A table of ten keys has room for 32 at most.
+        assert_eq!(open, 50, "{max_keys}");
+    }
 }
 
 #[test]

@@ -25,8 +25,7 @@ pub fn change<T>(
     store: &mut impl SharedStore,
     mut with: impl FnMut(&mut Cell, &mut Transitions) -> Change<T>,
 ) -> Option<(T, Cell)> {
-    let place = u32::try_from(fingerprint % u64::from(rule.sets.max(1))).unwrap_or(0);
-    let key = set_key(&rule.state, place);
+    let key = set_key(&rule.state, place(fingerprint, rule.sets));
     let shape = rule.settings.shape;
     let (mut transitions, mut bytes) = (Transitions::new(), Vec::new());
     for _ in 0..TRIES {
@@ -37,7 +36,9 @@ pub fn change<T>(
             None => (Set::new(shape), BLIND),
         };
         set.reshape(shape);
-        let mut cell = set.take(fingerprint);
+        let moved = if set.knows(fingerprint) { None } else { moved(rule, fingerprint, store) };
+        let has_moved = moved.is_some();
+        let mut cell = moved.unwrap_or_else(|| set.take(fingerprint));
         transitions.clear();
         let change = with(&mut cell, &mut transitions);
         if !change.writes && transitions.is_empty() {
@@ -57,6 +58,9 @@ pub fn change<T>(
             Ok(()) => {
                 rule.counts.transitions(&transitions);
                 forgotten.into_iter().for_each(|state| rule.counts.eviction(state));
+                if has_moved {
+                    leave(rule, fingerprint, store);
+                }
                 return Some((change.result, cell));
             }
             Err(SetError::Mismatch) => rule.counts.contention(),
@@ -64,6 +68,36 @@ pub fn change<T>(
         }
     }
     None
+}
+
+fn place(fingerprint: Fingerprint, sets: u32) -> u32 {
+    let place = fingerprint.checked_rem(sets.into()).unwrap_or(0);
+    u32::try_from(place).unwrap_or(0)
+}
+
+/// The key of the set where a table of another size had the breaker.
+fn key_before(rule: &Rule, fingerprint: Fingerprint) -> Option<Vec<u8>> {
+    rule.sets_before.get().map(|sets| set_key(&rule.state, place(fingerprint, sets)))
+}
+
+/// A breaker that is new to its set, as it was in the table before.
+fn moved(rule: &Rule, fingerprint: Fingerprint, store: &mut impl SharedStore) -> Option<Cell> {
+    let (bytes, _) = store.get(&key_before(rule, fingerprint)?)?;
+    let mut set = Set::read(&bytes).filter(|set| set.knows(fingerprint))?;
+    set.reshape(rule.settings.shape);
+    Some(set.take(fingerprint))
+}
+
+/// A breaker that has moved is not to be found at its old place after another edit: it would be out
+/// of date. Tried once; the old place may be written by others.
+fn leave(rule: &Rule, fingerprint: Fingerprint, store: &mut impl SharedStore) {
+    let Some(key) = key_before(rule, fingerprint) else { return };
+    let Some((bytes, cas)) = store.get(&key) else { return };
+    let Some(mut set) = Set::read(&bytes) else { return };
+    set.take(fingerprint);
+    let mut bytes = Vec::new();
+    set.write(&mut bytes);
+    let _ = store.set(&key, &bytes, cas);
 }
 
 /// Makes the set of a rule that has one alone, before any worker can race to make it.

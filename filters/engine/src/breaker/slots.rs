@@ -41,6 +41,10 @@ impl Set {
         }
     }
 
+    pub fn knows(&self, fingerprint: Fingerprint) -> bool {
+        self.slots.iter().any(|(known, _)| *known == fingerprint)
+    }
+
     /// Puts a breaker in. Gives the state of the one that had to make room, if that lost anything.
     pub fn put(&mut self, fingerprint: Fingerprint, cell: Cell, now: Nanos) -> Option<State> {
         let mut lost = None;

@@ -271,7 +271,7 @@ fn failures_spread_over_workers_add_up_within_the_sync_interval() {
         let mut vms = start(&process, &policy, workers);
         let turn = |vms: &mut Vec<Vm>, n: u64, ending| {
             process.advance(10 * MS);
-            if n % 5 == 0 {
+            if n.is_multiple_of(5) {
                 vms.iter_mut().for_each(Vm::tick);
             }
             vms[usize::try_from(n % workers).unwrap()].call(ending)
@@ -293,7 +293,7 @@ fn the_rate_reacts_within_its_share_of_the_window() {
         let mut vms = start(&process, &policy, workers);
         let turn = |vms: &mut Vec<Vm>, n: u64, ending| {
             process.advance(10 * MS);
-            if n % 5 == 0 {
+            if n.is_multiple_of(5) {
                 vms.iter_mut().for_each(Vm::tick);
             }
             vms[usize::try_from(n % workers).unwrap()].call(ending)
