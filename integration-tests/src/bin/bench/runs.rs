@@ -30,10 +30,7 @@ impl Measured {
 
 /// Measures; the first is Envoy without a filter.
 pub fn all(options: &Options, machine: &Machine) -> Result<Vec<Measured>, String> {
-    let chosen: Vec<Variant> = variants::all(&options.against)
-        .into_iter()
-        .filter(|v| v.is_reference() || options.only.is_empty() || named(&v.name, &options.only))
-        .collect();
+    let chosen = variants::chosen(options);
     println!("starting {} Envoys ...", chosen.len());
     let running: Vec<Running> = chosen.into_iter().map(Variant::start).collect();
     for variant in &running {
@@ -60,11 +57,6 @@ pub fn all(options: &Options, machine: &Machine) -> Result<Vec<Measured>, String
         variant.prove(options.requests * (options.rounds as u64 + 1))?;
     }
     Ok(measured)
-}
-
-fn named(name: &str, words: &[String]) -> bool {
-    let name = name.to_lowercase();
-    words.iter().any(|word| name.contains(word))
 }
 
 /// Nanoseconds of the process per request.

@@ -1,11 +1,13 @@
 //! What is compared: one Envoy for each, equal but for its filter.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use weir_integration_tests::envoy::{RATE_LIMIT, metric_name};
 use weir_integration_tests::{Envoy, Filter, Listener, Request, Route, paths, policy};
+
+use crate::options::Options;
 
 pub const NONE: &str = "no filter";
 pub const NOOP: &str = "wasm, does nothing (SDK)";
@@ -39,51 +41,63 @@ pub struct Running {
     proof: Proof,
 }
 
-/// `against`: other builds of our module.
-pub fn all(against: &[PathBuf]) -> Vec<Variant> {
-    let by_user = format!("{{id: r, key: [{{header: x-user}}], {BUCKET}}}");
-    let many: Vec<_> = (0..10_000)
-        .map(|n| {
-            let path = if n == 9999 { PATH.to_owned() } else { format!("/path/{n}") };
-            format!(
-                "{{id: r{n}, match: {{path: {{exact: {path}}}}}, key: [{{header: x-user}}], {BUCKET}}}"
-            )
-        })
-        .collect();
+/// What the options ask for; without a filter comes first.
+pub fn chosen(options: &Options) -> Vec<Variant> {
+    let wanted = |variant: &Variant| {
+        let name = variant.name.to_lowercase();
+        let is_reference = variant.name == NONE || variant.name == NOOP;
+        is_reference
+            || options.only.is_empty()
+            || options.only.iter().any(|word| name.contains(word))
+    };
+    let others = options.against.iter().flat_map(|module| {
+        let stem = module.file_stem().unwrap_or_default().to_string_lossy();
+        [
+            weir(&format!("{stem}, one limit"), module, &one_limit(), "r"),
+            weir(&format!("{stem}, by header"), module, &by_user(), "r"),
+        ]
+    });
+    standing().into_iter().filter(wanted).chain(others).collect()
+}
+
+fn standing() -> Vec<Variant> {
+    let ok = Proof::Counter("bench.http_local_rate_limit.ok".to_owned());
+    let noop = wasm("noop", &paths::built("noop_sdk.wasm"), "");
     let ours = paths::module("rate_limit");
-    let unkeyed = format!("{{id: r, {BUCKET}}}");
-    let mut all = vec![
-        Variant { name: NONE.to_owned(), filter: None, proof: Proof::None },
-        Variant {
-            name: "native local_ratelimit".to_owned(),
-            filter: Some(native(&json!({}))),
-            proof: Proof::Counter("bench.http_local_rate_limit.ok".to_owned()),
-        },
-        Variant {
-            name: "native local_ratelimit, by header".to_owned(),
-            filter: Some(native(&by_header())),
-            proof: Proof::Stops(429),
-        },
-        Variant {
-            name: "Lua, reads one header".to_owned(),
-            filter: Some(Filter::lua(LUA)),
-            proof: Proof::Stops(418),
-        },
-        Variant {
-            name: NOOP.to_owned(),
-            filter: Some(wasm("noop", &paths::built("noop_sdk.wasm"), "")),
-            proof: Proof::None,
-        },
-        weir("weir, one limit", &ours, &unkeyed, "r"),
-        weir("weir, by header", &ours, &by_user, "r"),
-        weir("weir, by header, 10 000 rules", &ours, &many.join(", "), UNLABELLED),
-    ];
-    for other in against {
-        let stem = other.file_stem().unwrap_or_default().to_string_lossy();
-        all.push(weir(&format!("{stem}, one limit"), other, &unkeyed, "r"));
-        all.push(weir(&format!("{stem}, by header"), other, &by_user, "r"));
-    }
-    all
+    vec![
+        Variant::new(NONE, None, Proof::None),
+        Variant::new("native local_ratelimit", Some(native(&json!({}))), ok),
+        Variant::new(
+            "native local_ratelimit, by header",
+            Some(native(&by_header())),
+            Proof::Stops(429),
+        ),
+        Variant::new("Lua, reads one header", Some(Filter::lua(LUA)), Proof::Stops(418)),
+        Variant::new(NOOP, Some(noop), Proof::None),
+        weir("weir, one limit", &ours, &one_limit(), "r"),
+        weir("weir, by header", &ours, &by_user(), "r"),
+        weir("weir, by header, 10 000 rules", &ours, &many(), UNLABELLED),
+    ]
+}
+
+fn one_limit() -> String {
+    format!("{{id: r, {BUCKET}}}")
+}
+
+fn by_user() -> String {
+    format!("{{id: r, key: [{{header: x-user}}], {BUCKET}}}")
+}
+
+/// The last of them means the request.
+fn many() -> String {
+    let path = |n| if n == 9999 { PATH.to_owned() } else { format!("/path/{n}") };
+    let rule = |n| {
+        let path = path(n);
+        format!(
+            "{{id: r{n}, match: {{path: {{exact: {path}}}}}, key: [{{header: x-user}}], {BUCKET}}}"
+        )
+    };
+    (0..10_000).map(rule).collect::<Vec<_>>().join(", ")
 }
 
 const LUA: &str = "\
@@ -129,11 +143,8 @@ fn by_header() -> Value {
 
 fn weir(name: &str, module: &Path, rules: &str, rule: &str) -> Variant {
     let text = format!("{{name: bench, rate_limit: {{rules: [{rules}]}}}}");
-    Variant {
-        name: name.to_owned(),
-        filter: Some(wasm(RATE_LIMIT, module, &policy::to_json(&text))),
-        proof: Proof::Counter(metric_name("bench", rule, "admitted")),
-    }
+    let filter = wasm(RATE_LIMIT, module, &policy::to_json(&text));
+    Variant::new(name, Some(filter), Proof::Counter(metric_name("bench", rule, "admitted")))
 }
 
 /// Rules past the policy's `telemetry.max_series` are counted under this label.
@@ -163,9 +174,8 @@ fn wasm(name: &str, module: &Path, configuration: &str) -> Filter {
 }
 
 impl Variant {
-    /// What all others are measured against.
-    pub fn is_reference(&self) -> bool {
-        self.name == NONE || self.name == NOOP
+    fn new(name: &str, filter: Option<Filter>, proof: Proof) -> Self {
+        Self { name: name.to_owned(), filter, proof }
     }
 
     pub fn start(self) -> Running {
