@@ -150,3 +150,22 @@ fn reason(log: &str) -> String {
     });
     said.unwrap_or_else(|| format!("Envoy says:\n{}", log.trim_end()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_is_what_the_module_said() {
+        let log = "[2026-01-01 00:00:00.000][1][info][main] something else\n\
+            [2026-01-01 00:00:00.001][1][error][wasm] wasm log weir.rate_limit: \
+            {\"level\":\"error\",\"filter\":\"rate_limit\",\"message\":\"policy refused, the one in force \
+            stays: policy.name: \\\"A\\\" must be lower case\"}\n";
+        assert_eq!(reason(log), "policy.name: \"A\" must be lower case");
+    }
+
+    #[test]
+    fn another_refusal_is_shown_as_it_is() {
+        assert_eq!(reason("[error] no such module\n"), "Envoy says:\n[error] no such module");
+    }
+}
