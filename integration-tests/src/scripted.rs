@@ -43,6 +43,9 @@ pub enum Script {
     Endless,
     /// 101, for a request that asks for an upgrade.
     Upgrade,
+    /// 503 for so many percent of the requests, drawn by a seed and the request's number, and for
+    /// what is past the capacity, which also has to wait for its 503.
+    Flaky { seed: u64, percent: u64, capacity: usize, busy: Duration },
 }
 
 /// A running upstream; it ends with the value.
@@ -182,8 +185,8 @@ async fn answer(
     counts: Arc<Counts>,
     request: hyper::Request<Incoming>,
 ) -> io::Result<hyper::Response<Body>> {
-    counts.seen.fetch_add(1, Ordering::SeqCst);
-    counts.flying(1);
+    let number = counts.seen.fetch_add(1, Ordering::SeqCst);
+    let in_flight = counts.flying(1).0;
     let flying = Flying(counts);
     let content_type = request.headers().get("content-type").cloned();
     let is_grpc = content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
@@ -211,6 +214,13 @@ async fn answer(
             status = code;
             for (name, value) in lines {
                 headers.insert(name, HeaderValue::from_static(value));
+            }
+        }
+        Script::Flaky { seed, percent, capacity, busy } => {
+            let is_over = in_flight > capacity;
+            tokio::time::sleep(if is_over { busy } else { busy / 10 }).await;
+            if is_over || draw(seed, number) % 100 < percent {
+                status = 503;
             }
         }
         Script::Hang => std::future::pending().await,
@@ -245,6 +255,14 @@ async fn answer(
     *response.status_mut() = hyper::StatusCode::from_u16(status).map_err(io::Error::other)?;
     *response.headers_mut() = headers;
     Ok(response)
+}
+
+/// SplitMix64.
+fn draw(seed: u64, number: usize) -> u64 {
+    let mut mixed = seed.wrapping_add((number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }
 
 fn cut() -> io::Error {

@@ -10,6 +10,7 @@ pub struct Cluster {
     endpoint: Endpoint,
     http2: bool,
     tls: Option<Value>,
+    options: Vec<(String, Value)>,
 }
 
 enum Endpoint {
@@ -21,7 +22,13 @@ enum Endpoint {
 impl Cluster {
     /// HTTP/1.1 to an upstream.
     pub fn h1(name: &str, address: SocketAddr) -> Self {
-        Self { name: name.to_owned(), endpoint: Endpoint::Tcp(address), http2: false, tls: None }
+        Self {
+            name: name.to_owned(),
+            endpoint: Endpoint::Tcp(address),
+            http2: false,
+            tls: None,
+            options: Vec::new(),
+        }
     }
 
     /// HTTP/2 with prior knowledge, for gRPC.
@@ -36,6 +43,7 @@ impl Cluster {
             endpoint: Endpoint::Listener(listener.to_owned()),
             http2: false,
             tls: None,
+            options: Vec::new(),
         }
     }
 
@@ -48,6 +56,12 @@ impl Cluster {
                 "common_tls_context": super::listener::tls_context(authority, identity),
             },
         }));
+        self
+    }
+
+    /// Any other option of the cluster.
+    pub fn option(mut self, option: &str, value: Value) -> Self {
+        self.options.push((option.to_owned(), value));
         self
     }
 
@@ -77,6 +91,9 @@ impl Cluster {
         }
         if let Some(tls) = &self.tls {
             cluster["transport_socket"] = tls.clone();
+        }
+        for (option, value) in &self.options {
+            cluster[option] = value.clone();
         }
         cluster
     }

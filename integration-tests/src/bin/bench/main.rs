@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what a request costs with the filter, beside Envoy's own filters, and what it
 //! asks of the host.
 
+mod breaker;
 mod cpu;
 mod machine;
 mod options;
@@ -62,6 +63,10 @@ fn run(options: &Options) -> Result<(), String> {
     println!("{machine}");
     let measured = runs::all(options, &machine)?;
     report::print_times(&measured, options);
+    let breakers = breaker::cost(options, &machine)?;
+    println!("\nCalls to an upstream that is well, and breakers that are closed:");
+    report::print_times(&breakers, options);
+    breaker::print_incident(&breaker::incident());
     let figures: Vec<_> = host_calls::all().iter().map(host_calls::measure).collect();
     report::print_calls(&figures);
     report::print_noise(&machine, &measured);

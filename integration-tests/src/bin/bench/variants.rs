@@ -151,7 +151,7 @@ fn weir(name: &str, module: &Path, rules: &str, rule: &str) -> Variant {
 const UNLABELLED: &str = "other";
 
 /// A module in place, not over discovery, so that ours and the one that does nothing are alike.
-fn wasm(name: &str, module: &Path, configuration: &str) -> Filter {
+pub fn wasm(name: &str, module: &Path, configuration: &str) -> Filter {
     Filter::inline(
         name,
         json!({

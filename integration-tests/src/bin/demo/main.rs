@@ -1,6 +1,7 @@
-//! `cargo xtask demo`: a limit at work on a real Envoy, told scene by scene, with a table at the end
-//! that compares what the clients counted with what Envoy counted.
+//! `cargo xtask demo`: limits and a circuit breaker at work on a real Envoy, told scene by scene, with
+//! a table at the end that compares what the clients counted with what Envoy counted.
 
+mod breaker;
 mod keep;
 mod policy_file;
 mod scenes;
@@ -19,8 +20,9 @@ const HELP: &str = "\
 cargo xtask demo [--keep]
 
 Starts an Envoy with two workers and the rate limiter in front of two small upstreams, sends real
-traffic, edits the policy live, tries a bad edit, and prints a table: what the clients counted, what
-Envoy counted, and what it had to be. Takes about 20 s.
+traffic, edits the policy live and tries a bad edit; then another with the circuit breaker, whose
+upstream fails and heals. Prints a table: what the clients counted, what Envoy counted, and what it
+had to be. Takes about 30 s.
 
 Options:
   --keep   leave it running afterwards, put each edit of the policy file live, end on Ctrl-C
@@ -86,6 +88,7 @@ fn run(keep: bool) -> bool {
     scenes::users(&mut stage, &mut table);
     scenes::edits(&mut stage, &mut table);
     scenes::whole_run(&stage, &mut table);
+    breaker::play(&mut table);
     println!("\n{table}");
     let held = table.report(started.elapsed());
     if keep {
