@@ -165,21 +165,22 @@ impl Call {
     ) {
         let Ok(mut tickets) = self.tickets.try_borrow_mut() else { return };
         let tickets = std::mem::take(&mut *tickets);
-        let status = || integer(ports, b"response\0code").and_then(|code| u16::try_from(code).ok());
-        let status = self.status.get().or_else(status);
-        let mut facts = Facts {
-            attempts: integer(ports, b"upstream\0request_attempt_count").unwrap_or(0),
-            flags: integer(ports, b"response\0flags").unwrap_or(0),
-            status,
-            grpc: None,
-            details: b"",
+        let status = match self.status.get() {
+            None => integer(ports, b"response\0code").and_then(|code| u16::try_from(code).ok()),
+            known => known,
         };
+        let details = ports.attribute(b"response\0code_details").unwrap_or_default();
+        let mut facts = Facts { attempts: 1, flags: 0, status, grpc: None, details: &details };
+        // The upstream's answer, whole: there is no flag to look for, which would cost two host
+        // calls on almost every request. What was reset later on has other details.
+        let is_plain = details == b"via_upstream" && status.is_some_and(|status| status < 400);
+        if !is_plain {
+            facts.attempts = integer(ports, b"upstream\0request_attempt_count").unwrap_or(0);
+            facts.flags = integer(ports, b"response\0flags").unwrap_or(0);
+        }
         if self.is_grpc && facts.attempts > 0 {
             facts.grpc = integer(ports, b"response\0grpc_status");
         }
-        let asks = tickets.iter().any(|ticket| ticket.rule.classes.asks_for_details(&facts));
-        let details = asks.then(|| ports.attribute(b"response\0code_details")).flatten();
-        facts.details = details.as_deref().unwrap_or_default();
         let answered = self.answered_at.get().unwrap_or(now);
         for ticket in tickets {
             let end = if ticket.rule.counts_to_the_end { now } else { answered };

@@ -111,6 +111,9 @@ impl Vm {
         self.ports.set_attribute("response.code", &number(ending.status.into()));
         self.ports.set_attribute("response.flags", &number(ending.flags));
         self.ports.set_attribute("upstream.request_attempt_count", &number(ending.attempts));
+        let is_answer = ending.status > 0 && ending.flags == 0 && ending.attempts > 0;
+        let details = if is_answer { "via_upstream" } else { "" };
+        self.ports.set_attribute("response.code_details", details.as_bytes());
         // Made up where the call is not gRPC.
         self.ports.set_attribute("response.grpc_status", &number(ending.grpc.unwrap_or(2)));
         if ending.status == 0 {

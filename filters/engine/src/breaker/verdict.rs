@@ -14,7 +14,8 @@ pub struct Facts<'a> {
     pub status: Option<u16>,
     /// The status of a gRPC call: Envoy makes one up for every other response.
     pub grpc: Option<u64>,
-    /// `response.code_details`, where [`Classes::asks_for_details`].
+    /// `response.code_details`: another filter may have put an answer of its own in the place of the
+    /// upstream's.
     pub details: &'a [u8],
 }
 
@@ -115,14 +116,6 @@ impl Classes {
             ignored_grpc: codes(&ignore.grpc_codes, &at("ignore.grpc_codes"))?.unwrap_or(0),
             ignored_flags: flags,
         })
-    }
-
-    /// Whether the verdict hangs on who gave the answer: another filter may have put its own in the
-    /// place of the upstream's. Reading the details costs a host call, so it is only done then.
-    pub fn asks_for_details(&self, facts: &Facts<'_>) -> bool {
-        facts.attempts > 0
-            && facts.flags & (FAILED | UNRELATED) == 0
-            && !matches!(self.of_answer(facts), Verdict::Success | Verdict::Neither)
     }
 
     pub fn verdict(&self, facts: &Facts<'_>) -> Verdict {
