@@ -2,6 +2,7 @@
 
 mod answers;
 mod common;
+mod cost;
 mod edits;
 mod failures;
 mod keys;

@@ -32,7 +32,6 @@ fn all_transitions(workers: u32) {
 
     // Half-open, and the upstream still fails.
     sleep_until(opened + Duration::from_millis(1100));
-    rig.upstream.play(Script::Slow(Duration::from_millis(300)));
     rig.upstream.play(Script::Status(500, vec![]));
     rig.until_open(&mut clients[..1]);
     rig.await_metric(&["transitions", "from=.=half_open", "to=.=open"], 1);

@@ -21,7 +21,7 @@ pub struct Call {
     is_grpc: bool,
     /// CONNECT, or a request for an upgrade.
     is_tunnel: bool,
-    /// When the response headers came.
+    /// When the response headers came, where that matters.
     answered_at: Slot<Option<Nanos>>,
     status: Slot<Option<u16>>,
     pub(super) watched: Slot<Option<(Nanos, u64)>>,
@@ -53,6 +53,12 @@ impl Call {
         self.tickets.try_borrow().is_ok_and(|tickets| !tickets.is_empty())
     }
 
+    /// Whether it matters when the response headers came: reading the clock is a host call.
+    fn asks_for_time(&self) -> bool {
+        let has_slow = |ticket: &Ticket| ticket.rule.settings.slow_after.is_some();
+        self.is_grpc || self.tickets.try_borrow().is_ok_and(|tickets| tickets.iter().any(has_slow))
+    }
+
     /// Whether the response headers say anything that matters.
     pub fn reads_response(&self) -> bool {
         self.waits()
@@ -67,14 +73,15 @@ impl Call {
     ) -> Vec<HeaderEdit> {
         let edits = self.marker.clone().map(|(name, value)| HeaderEdit::Set(name, value));
         if self.waits() {
-            let now = ports.now();
             let status = response.get(b":status").and_then(number);
             let status = status.and_then(|status| u16::try_from(status).ok());
-            self.answered_at.set(Some(now));
             self.status.set(status);
+            if self.asks_for_time() {
+                self.answered_at.set(Some(ports.now()));
+            }
             if let Some(status) = status {
-                self.open_by_header(status, response, now, ports);
-                self.look_at_stream(status, response, now, worker, ports);
+                self.open_by_header(status, response, ports);
+                self.look_at_stream(status, response, worker, ports);
             }
         }
         edits.into_iter().collect()
@@ -85,7 +92,6 @@ impl Call {
         self: &Rc<Call>,
         status: u16,
         response: &HeaderMap,
-        now: Nanos,
         worker: &mut Worker,
         ports: &mut impl Ports,
     ) {
@@ -98,20 +104,17 @@ impl Call {
                 let after = self.tickets.try_borrow().ok().and_then(|tickets| {
                     tickets.iter().map(|ticket| ticket.rule.stream_after).min()
                 });
-                after.into_iter().for_each(|after| worker.watch(self, now.saturating_add(after)));
+                if let (Some(now), Some(after)) = (self.answered_at.get(), after) {
+                    worker.watch(self, now.saturating_add(after));
+                }
             }
         } else if is_answered && (is_events || self.is_tunnel) {
+            let now = ports.now();
             self.decide(now, worker, ports);
         }
     }
 
-    fn open_by_header(
-        &self,
-        status: u16,
-        response: &HeaderMap,
-        now: Nanos,
-        ports: &mut impl Ports,
-    ) {
+    fn open_by_header(&self, status: u16, response: &HeaderMap, ports: &mut impl Ports) {
         let Ok(tickets) = self.tickets.try_borrow() else { return };
         for ticket in tickets.iter() {
             let header = ticket.rule.header.as_ref();
@@ -120,6 +123,7 @@ impl Call {
             };
             // A local reply may look the same.
             if integer(ports, b"upstream\0request_attempt_count").unwrap_or(0) > 0 {
+                let now = ports.now();
                 ticket.open_for(length, now, ports);
             }
         }
