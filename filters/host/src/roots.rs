@@ -2,10 +2,10 @@
 //!
 //! A new root comes with each policy edit, and the module is not told when an old one goes: the
 //! callback for that would be called for every request as well. But a root that is gone no longer
-//! ticks.
+//! ticks. Time is counted in ticks of the newest root: were it counted by the clock, a process that
+//! stood still for a while would lose all but the first that ticks again.
 
-/// A root is dropped once the others have ticked this often without it: ten seconds at ten ticks a
-/// second.
+/// A root is dropped once the newest has ticked this often without it: ten seconds.
 const MISSED_TICKS: u32 = 100;
 
 #[derive(Debug)]
@@ -33,18 +33,21 @@ impl<T> Roots<T> {
     }
 
     pub fn get_mut(&mut self, id: u32) -> Option<&mut T> {
-        // The newest is the one that requests go to.
+        // Requests go to the newest, as a rule.
         self.roots.iter_mut().rev().find(|root| root.id == id).map(|root| &mut root.value)
     }
 
     /// Notes the tick of a root; gives those that are gone, for a last look.
     pub fn tick(&mut self, id: u32) -> Vec<T> {
-        let alive = self.roots.len();
-        let bound = MISSED_TICKS.saturating_mul(u32::try_from(alive).unwrap_or(u32::MAX));
+        let is_newest = self.roots.last().is_some_and(|root| root.id == id);
         for root in &mut self.roots {
-            root.missed = if root.id == id { 0 } else { root.missed.saturating_add(1) };
+            if root.id == id {
+                root.missed = 0;
+            } else if is_newest {
+                root.missed = root.missed.saturating_add(1);
+            }
         }
-        let gone = |root: &mut Root<T>| root.missed > bound;
+        let gone = |root: &mut Root<T>| root.missed > MISSED_TICKS;
         self.roots.extract_if(.., gone).map(|root| root.value).collect()
     }
 
@@ -66,6 +69,17 @@ mod tests {
         assert_eq!(gone, ["old"]);
         assert_eq!(roots.get_mut(1), None);
         assert_eq!(roots.get_mut(2), Some(&mut "new"));
+    }
+
+    /// Edits without end, each dropped root ticking no more.
+    #[test]
+    fn steady_edits_keep_few() {
+        let mut roots = Roots::default();
+        for edit in 0..1000 {
+            roots.insert(edit, edit);
+            (0..50).for_each(|_| drop(roots.tick(edit)));
+        }
+        assert!(roots.values_mut().count() <= 4);
     }
 
     #[test]

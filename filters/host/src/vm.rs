@@ -1,6 +1,7 @@
 //! The dispatcher: from the host's callbacks to the filter, and from its decisions to host calls.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use proxy_wasm::types::MapType;
 use weir_engine::core::effects::HeaderEdit;
@@ -25,13 +26,37 @@ pub struct Vm<F: Filter> {
     ports: HostPorts,
     worker: F::Worker,
     roots: Roots<Root<F>>,
-    streams: HashMap<u32, F::Stream>,
+    streams: ByStream<F::Stream>,
     /// Stream contexts whose request headers are still to come, and their roots. The host makes a
     /// stream's context when the request reaches the filter, right before the request's headers, so
     /// there is hardly ever more than one.
     coming: Vec<(u32, u32)>,
+    /// Streams that were charged and have had no response yet, and their roots.
+    charged: ByStream<u32>,
     /// Tells this VM from others; made at the first policy.
     id: Option<u64>,
+}
+
+/// The host numbers contexts one after the other, and no client has a say in it: nothing to defend
+/// against, and hardly anything to hash.
+type ByStream<T> = HashMap<u32, T, BuildHasherDefault<Number>>;
+
+#[derive(Default)]
+struct Number(u64);
+
+impl Hasher for Number {
+    fn finish(&self) -> u64 {
+        // Spreads neighbours over the upper bits, which hash maps look at as well.
+        self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u32(u32::from(*byte)));
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.0 = u64::from(number);
+    }
 }
 
 struct Root<F> {
@@ -49,8 +74,9 @@ impl<F: Filter> Default for Vm<F> {
             ports: HostPorts::default(),
             worker: F::Worker::default(),
             roots: Roots::default(),
-            streams: HashMap::new(),
+            streams: ByStream::default(),
             coming: Vec::new(),
+            charged: ByStream::default(),
             id: None,
         }
     }
@@ -80,6 +106,7 @@ impl<F: Filter> Vm<F> {
                     }
                     filter.prepare(&mut self.worker, &mut self.ports);
                     let tick_period = filter.tick_period();
+                    reloads.prepare(&mut self.ports);
                     let version = version(&text);
                     let entry = Root { filter, reloads, version, reported: false, ticks: 0 };
                     self.roots.insert(root, entry);
@@ -105,17 +132,17 @@ impl<F: Filter> Vm<F> {
 
     pub fn on_request_headers(&mut self, context: u32) -> u32 {
         let place = self.coming.iter().rposition(|(coming, _)| *coming == context);
-        let Some((_, root)) = place.map(|place| self.coming.swap_remove(place)) else {
+        let Some((_, root_id)) = place.map(|place| self.coming.swap_remove(place)) else {
             return abi::CONTINUE;
         };
-        let Some(root) = self.roots.get_mut(root) else { return abi::CONTINUE };
+        let Some(root) = self.roots.get_mut(root_id) else { return abi::CONTINUE };
         let headers = abi::header_map(MapType::HttpRequestHeaders);
         let (effects, stream) = root.filter.on_request(&mut self.worker, &headers, &mut self.ports);
         if let Some(state) = &effects.state {
             abi::set_property(&format!("weir.{}", F::NAME), state.as_bytes());
         }
-        if let Some(mark) = root.filter.mark().filter(|_| effects.is_charged) {
-            abi::set_property(mark, b"1");
+        if effects.is_charged && root.filter.mark().is_some() {
+            self.charged.insert(context, root_id);
         }
         for (name, value) in &effects.request_headers {
             abi::set_header(MapType::HttpRequestHeaders, name, value);
@@ -131,6 +158,7 @@ impl<F: Filter> Vm<F> {
     }
 
     pub fn on_response_headers(&mut self, context: u32) {
+        self.charged.remove(&context);
         let mut gone;
         let stream = if F::KEEPS_STREAMS {
             self.streams.get_mut(&context)
@@ -154,6 +182,12 @@ impl<F: Filter> Vm<F> {
     pub fn on_log(&mut self, context: u32) {
         // Of a stream whose headers never came: an earlier filter answered, or the codec refused it.
         self.coming.retain(|(coming, _)| *coming != context);
+        // A stream that ends without a response may be about to run again: an internal redirect takes
+        // the upstream's answer before any filter sees it. The mark goes along.
+        let root = self.charged.remove(&context).and_then(|root| self.roots.get_mut(root));
+        if let Some(mark) = root.and_then(|root| root.filter.mark()) {
+            abi::set_property(mark, b"1");
+        }
         if let Some(stream) = self.streams.remove(&context) {
             F::on_log(stream, &mut self.worker, &mut self.ports);
         }

@@ -1,6 +1,6 @@
 //! Requests that no section looks at.
 
-use crate::common::{direct, once, statuses};
+use crate::common::{direct, once, proxied, statuses};
 use weir_integration_tests::{Envoy, Request};
 
 /// A policy with these options; the only bucket is empty after the first request.
@@ -19,8 +19,24 @@ fn probes() -> Vec<Request> {
         probes.push(Request::get(path));
         probes.push(Request::new("HEAD", path));
     }
-    probes.push(Request::get("/any").header("user-agent", "kube-probe/1.31"));
     probes
+}
+
+/// Kubelet comes straight to the pod. A gateway adds `x-forwarded-for` to what it passes on, so a
+/// client behind one gains nothing by calling itself kubelet.
+#[test]
+fn kubelets_own_probe_passes_and_a_passed_on_one_does_not() {
+    let policy = format!("{{name: shop, rate_limit: {{rules: [{{id: r, {}}}]}}}}", once(1));
+    let (envoy, _upstream) = proxied(&policy);
+    let mut client = envoy.client("in");
+    assert_eq!(statuses(&mut client, &Request::get("/"), 2), [200, 429]);
+
+    let probe = || Request::get("/any").header("user-agent", "kube-probe/1.31");
+    assert_eq!(client.send(&probe()).status, 200);
+    assert_eq!(client.send(&probe().header("x-forwarded-for", "203.0.113.7")).status, 429);
+    let other = Request::get("/any").header("user-agent", "curl kube-probe/1.31");
+    assert_eq!(client.send(&other).status, 429);
+    envoy.assert_healthy();
 }
 
 #[test]
@@ -32,12 +48,9 @@ fn health_checks_of_a_mesh_pass() {
         assert_eq!(client.send(&probe).status, 200, "{probe:?}");
     }
     envoy.await_metric("shop", "none", "exempt", probes().len() as u64);
-    for other in [
-        Request::new("POST", "/healthz"),
-        Request::get("/healthz/"),
-        Request::get("/healthzz"),
-        Request::get("/any").header("user-agent", "curl kube-probe/1.31"),
-    ] {
+    for other in
+        [Request::new("POST", "/healthz"), Request::get("/healthz/"), Request::get("/healthzz")]
+    {
         assert_eq!(client.send(&other).status, 429, "{other:?}");
     }
     envoy.assert_healthy();

@@ -183,8 +183,8 @@ pub fn checked_headers(
 }
 
 fn checked_name(name: &str, path: &str) -> Result<String, FieldError> {
-    const FRAMING: [&str; 5] =
-        ["content-length", "transfer-encoding", "connection", "host", "upgrade"];
+    const FRAMING: [&str; 6] =
+        ["content-length", "transfer-encoding", "connection", "host", "upgrade", "content-type"];
     let checked = header_name(name).filter(|name| !FRAMING.contains(&name.as_str()));
     checked.ok_or_else(|| {
         let remedy =

@@ -135,7 +135,7 @@ impl Index {
         self.rules.entry(anchor.hash).or_default().push(rule);
     }
 
-    /// How many rules every request has to be tested against.
+    /// The rules that every request has to be tested against.
     pub fn unindexed(&self) -> &[u32] {
         &self.rest
     }

@@ -83,8 +83,7 @@ impl Key {
                     hasher.write_u64(value.len() as u64);
                     hasher.write(&value);
                 }
-                // No value has this length, so missing and empty stay apart from each other only
-                // where the policy says REJECT or SKIP_RULE.
+                // As if the part were there and empty.
                 (None, OnMissing::Empty) => hasher.write_u64(0),
                 (None, OnMissing::Reject) => return KeyOutcome::Reject,
                 (None, OnMissing::SkipRule | OnMissing::Unspecified) => return KeyOutcome::Skip,

@@ -28,7 +28,7 @@ enum Condition {
     Path(PathTest),
     /// Every line of the header is tested on its own.
     Header(Box<[u8]>, ValueTest),
-    /// Without brackets, service and method.
+    /// Service and method.
     Grpc(Box<[u8]>, Box<[u8]>),
     Value(Source, ValueTest),
     All(Vec<Matcher>),
@@ -90,6 +90,13 @@ impl Matcher {
             conditions.push(Condition::Path(path_test(test, &format!("{path}.path"))?));
         }
         if let Some(grpc) = &source.grpc {
+            for (field, name) in [("service", &grpc.service), ("method", &grpc.method)] {
+                if name.contains('/') {
+                    let path = format!("{path}.grpc.{field}");
+                    let remedy = "must be a name without `/`, such as shop.v1.Orders or Get";
+                    return Err(FieldError::value(path, format_args!("{name:?}"), remedy));
+                }
+            }
             conditions.push(Condition::Grpc(
                 grpc.service.as_bytes().into(),
                 grpc.method.as_bytes().into(),
@@ -311,16 +318,27 @@ fn path_test(test: &PathMatch, path: &str) -> Result<PathTest, FieldError> {
 /// A value that could never equal a normal form is a mistake worth telling.
 fn authority_test(test: &ValueMatch, path: &str) -> Result<ValueTest, FieldError> {
     use weir_protos::v1::value_match::Operator;
-    let exact: Vec<&String> = match &test.operator {
+    // With a port, a trailing dot or upper case nothing can match; a part may end anywhere else.
+    let whole: Vec<&String> = match &test.operator {
         Some(Operator::Exact(text)) => vec![text],
         Some(Operator::In(list)) => list.values.iter().collect(),
         _ => Vec::new(),
     };
-    for text in exact {
-        if *normal_authority(text.as_bytes()) != *text.as_bytes() {
-            let remedy = "must be in lower case, without port and trailing dot: that is how hosts are compared";
-            return Err(FieldError::value(path, format_args!("{text:?}"), remedy));
+    let part = match &test.operator {
+        Some(Operator::Prefix(text) | Operator::Suffix(text) | Operator::Contains(text)) => {
+            Some(text)
         }
+        _ => None,
+    };
+    let is_odd_part = |text: &&String| {
+        text.bytes().any(|byte| byte.is_ascii_uppercase())
+            || (text.contains(':') && !text.contains('['))
+    };
+    let is_odd = |text: &&&String| *normal_authority(text.as_bytes()) != *text.as_bytes();
+    if let Some(text) = whole.iter().find(is_odd).copied().or(part.filter(is_odd_part)) {
+        let remedy =
+            "must be in lower case, without port and trailing dot: that is how hosts are compared";
+        return Err(FieldError::value(path, format_args!("{text:?}"), remedy));
     }
     ValueTest::compile(test, path)
 }

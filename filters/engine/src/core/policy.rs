@@ -95,7 +95,8 @@ impl Common {
         MatchDefaults {
             direction: if self.is_edge { direction::Value::Any } else { direction },
             color_header: self.color_header.clone(),
-            exempts_mirrors: true,
+            // At the edge any client can name such a host.
+            exempts_mirrors: !self.is_edge,
         }
     }
 
@@ -109,14 +110,16 @@ impl Common {
 }
 
 /// Whether a request is a health check: GET or HEAD on a well-known path, or kubelet's own probe.
+/// Kubelet comes straight to the pod; what a gateway passed on carries `x-forwarded-for`, and its
+/// agent is whatever a client wrote.
 pub(super) fn is_health_check(request: &Request<'_>) -> bool {
-    let reads = matches!(request.method, b"GET" | b"HEAD");
-    reads
-        && (HEALTH_PATHS.contains(&request.path)
-            || request
-                .headers
-                .get(b"user-agent")
-                .is_some_and(|agent| agent.starts_with(b"kube-probe/")))
+    let headers = request.headers;
+    let is_probe = || {
+        let agent = headers.get(b"user-agent").unwrap_or_default();
+        agent.starts_with(b"kube-probe/") && headers.get(b"x-forwarded-for").is_none()
+    };
+    matches!(request.method, b"GET" | b"HEAD")
+        && (HEALTH_PATHS.contains(&request.path) || is_probe())
 }
 
 /// The mode of a rule inside a section inside a policy: any OFF is off, any SHADOW is shadow.

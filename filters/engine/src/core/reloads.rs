@@ -26,6 +26,13 @@ impl ReloadCount {
         ReloadCount { key: format!("weir/1/{plugin}/reloads").into_bytes() }
     }
 
+    /// Makes the count, on the main thread first: two workers that made it at once would each count.
+    pub fn prepare(&self, store: &mut impl SharedStore) {
+        if store.get(&self.key).is_none() {
+            let _ = store.set(&self.key, &Reloads::default().write(), BLIND);
+        }
+    }
+
     /// Notes that a policy is in force. True for the one worker that is to count it.
     pub fn accept(&self, version: u32, store: &mut impl SharedStore) -> bool {
         self.change(store, |reloads| {

@@ -67,12 +67,14 @@ impl<'r> Request<'r> {
         })
     }
 
-    /// Service and method of a gRPC request: `/shop.v1.Orders/Get`.
+    /// Service and method of a gRPC request: `/shop.v1.Orders/Get`. Servers take more for gRPC than
+    /// Envoy does, parameters and upper case, and a limit on a method holds for these as well.
     pub fn grpc_method(&mut self) -> Option<(&'r [u8], &'r [u8])> {
-        if !self.is_grpc() {
-            return None;
-        }
-        split_once(self.path.strip_prefix(b"/")?, b'/')
+        let kind = self.headers.get(b"content-type").unwrap_or_default();
+        let (base, rest) = kind.split_at_checked(b"application/grpc".len())?;
+        let is_grpc = base.eq_ignore_ascii_case(b"application/grpc")
+            && matches!(rest.first(), None | Some(b'+' | b';' | b' ' | b'\t'));
+        split_once(self.path.strip_prefix(b"/").filter(|_| is_grpc)?, b'/')
     }
 
     /// A mirror that Envoy made: it appends `-shadow` to the host, before any port.
@@ -80,6 +82,8 @@ impl<'r> Request<'r> {
         self.authority.ends_with(b"-shadow")
     }
 
+    /// Asked for each stream: listeners that get the filter from one ECDS resource share its root,
+    /// whatever their directions.
     pub fn direction(&mut self, attributes: &mut impl Attributes) -> Direction {
         *self.direction.get_or_insert_with(|| {
             let value = attributes.attribute(b"xds\0listener_direction");
@@ -188,20 +192,20 @@ mod tests {
 
     #[test]
     fn grpc_is_told_from_grpc_web() {
-        for (kind, is) in [
-            ("application/grpc", true),
-            ("application/grpc+proto", true),
-            ("Application/grpc", false),
-            ("application/grpc;x=y", false),
-            ("application/grpc-web", false),
-            ("application/grpc-web+proto", false),
-            ("application/json", false),
-            ("", false),
+        for (kind, to_envoy, to_servers) in [
+            ("application/grpc", true, true),
+            ("application/grpc+proto", true, true),
+            ("Application/gRPC", false, true),
+            ("application/grpc;x=y", false, true),
+            ("application/grpc-web", false, false),
+            ("application/grpc-web+proto", false, false),
+            ("application/json", false, false),
+            ("", false, false),
         ] {
             let headers = HeaderMap::from_pairs(&[("content-type", kind), (":path", "/p.S/M")]);
             let mut request = Request::new(&headers);
-            assert_eq!(request.is_grpc(), is, "{kind}");
-            assert_eq!(request.grpc_method(), is.then_some((&b"p.S"[..], &b"M"[..])));
+            assert_eq!(request.is_grpc(), to_envoy, "{kind}");
+            assert_eq!(request.grpc_method(), to_servers.then_some((&b"p.S"[..], &b"M"[..])));
         }
     }
 

@@ -41,6 +41,9 @@ impl Template {
                         segments.push(Segment::Variable(name.into()));
                     }
                 }
+                None if part.contains(['?', '#']) => {
+                    return Err("must hold no query: paths are matched without it");
+                }
                 None if part.contains(['{', '}', '*']) => {
                     return Err("must have a variable fill its whole segment, as `/users/{id}`");
                 }
@@ -154,7 +157,7 @@ mod tests {
 
     #[test]
     fn what_is_no_template() {
-        for text in ["", "users", "/a{b}", "/{}", "/{a-b}", "/{a**}/b", "/*", "/{a}/{a}"] {
+        for text in ["", "users", "/a{b}", "/{}", "/{a-b}", "/{a**}/b", "/*", "/{a}/{a}", "/a?b"] {
             assert!(Template::parse(text).is_err(), "{text}");
         }
     }

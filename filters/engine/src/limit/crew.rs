@@ -20,13 +20,16 @@ pub struct Crew {
     id: u64,
     renewed_at: Option<Nanos>,
     served: bool,
+    /// The first request after a quiet time, and the last one.
+    woke_at: Nanos,
+    served_at: Nanos,
     count: u32,
 }
 
 impl Crew {
     pub fn new(state_prefix: &str, id: u64) -> Crew {
         let key = format!("{state_prefix}/rl/workers").into_bytes();
-        Crew { key, id, renewed_at: None, served: false, count: 1 }
+        Crew { key, id, renewed_at: None, served: false, woke_at: 0, served_at: 0, count: 1 }
     }
 
     /// Workers that served a request lately, this one included. At least 1.
@@ -34,11 +37,15 @@ impl Crew {
         self.count
     }
 
-    /// Notes a request; the first one registers at once, so that two workers never both believe
-    /// for long that they are alone.
+    /// Notes a request; the first one, and the first after a quiet time, registers at once, so that
+    /// two workers never both believe for long that they are alone.
     pub fn serve(&mut self, now: Nanos, store: &mut impl SharedStore) {
         self.served = true;
-        if self.renewed_at.is_none() {
+        let is_first = self.renewed_at.is_none() || now.saturating_sub(self.served_at) >= SEEN;
+        self.served_at = now;
+        if is_first {
+            self.woke_at = now;
+            self.renewed_at = None;
             self.refresh(now, store);
         }
     }
@@ -58,10 +65,15 @@ impl Crew {
         for _ in 0..8 {
             let (bytes, cas) = store.get(&self.key).unwrap_or((Vec::new(), BLIND));
             let mut entries = read(&bytes);
-            entries.retain(|(id, seen)| *id != self.id && now.saturating_sub(*seen) < SEEN);
+            // A time to come is no worker's of this process.
+            entries.retain(|(id, seen)| *id != self.id && seen.abs_diff(now) < SEEN);
             let others = entries.len();
             let alive = u32::try_from(others).unwrap_or(u32::MAX).saturating_add(1);
-            self.count = alive;
+            // Workers that rested together wake together: until they have had time to register
+            // they count as before.
+            let is_settled = now.saturating_sub(self.woke_at) >= SEEN
+                && now.saturating_sub(self.served_at) < SEEN;
+            self.count = if is_settled { alive } else { alive.max(self.count) };
             if !renews {
                 return;
             }
@@ -114,5 +126,23 @@ mod tests {
             crew[0].refresh(second * RENEW, &mut store.handle());
         }
         assert_eq!(crew[0].count(), 1);
+    }
+
+    #[test]
+    fn workers_that_rested_together_wake_as_many() {
+        let store = Store::default();
+        let mut crew: Vec<Crew> = (1..=4).map(|id| Crew::new("p", id)).collect();
+        for second in 0..20 {
+            for member in &mut crew {
+                member.serve(second * RENEW, &mut store.handle());
+                member.tick(true, second * RENEW, &mut store.handle());
+            }
+        }
+        for second in 20..60 {
+            crew.iter_mut()
+                .for_each(|member| member.tick(true, second * RENEW, &mut store.handle()));
+        }
+        crew[0].serve(60 * RENEW, &mut store.handle());
+        assert_eq!(crew[0].count(), 4);
     }
 }

@@ -288,7 +288,8 @@ impl<'r> Bench<'r> {
                     match outcome {
                         Outcome::ShadowLimited => decision.say("shadow", rule),
                         Outcome::ErrorAllowed => decision.say("error", rule),
-                        _ => {}
+                        // The rule does not apply, so it does not end the search either.
+                        _ => continue,
                     }
                 }
                 Verdict::Refuse(refusal) => {

@@ -1,5 +1,6 @@
 //! One rule of the policy, checked and ready.
 
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 
 use weir_protos::FieldError;
@@ -9,6 +10,7 @@ use weir_protos::v1::{RateLimitRule, mode};
 use super::gcra::Rate;
 use super::reply::AtLimit;
 use super::table::Before;
+use crate::core::checks::{self, Seconds};
 use crate::core::key::{self, Fingerprint, Key};
 use crate::core::matcher::{MatchDefaults, Matcher};
 use crate::core::policy::{Common, effective_mode, identifier};
@@ -22,6 +24,9 @@ const KEYS_PER_SET: u32 = 4;
 
 /// A bucket that takes longer to fill is a mistake in a unit.
 const MAX_FILL_TIME: Nanos = 366 * 86_400 * 1_000_000_000;
+
+/// What an interval may be: a millisecond to a day.
+const FILL_INTERVAL: RangeInclusive<Nanos> = 1_000_000..=86_400_000_000_000;
 
 /// 10 million tokens a second: more than a proxy can pass, and the arithmetic in nanoseconds is
 /// still within a percent there.
@@ -157,22 +162,11 @@ fn rate(source: &RateLimitRule, path: &str) -> Result<Rate, FieldError> {
     let max_tokens = count("max_tokens", source.max_tokens, None)?;
     let tokens_per_fill = count("tokens_per_fill", source.tokens_per_fill, Some(1))?;
     let path = format!("{path}.fill_interval");
-    let remedy = r#"must be from "0.001s" to "86400s""#;
-    let Some(interval) = &source.fill_interval else {
-        return Err(FieldError::at(path, format!("is missing; it {remedy}")));
+    let interval = checks::duration(source.fill_interval.as_ref(), FILL_INTERVAL, &path)?;
+    let Some(nanos) = interval else {
+        return Err(FieldError::at(path, r#"is missing; it must be from "0.001s" to "86400s""#));
     };
-    let written = match interval.nanos {
-        0 => format!("\"{}s\"", interval.seconds),
-        nanos => {
-            format!("\"{}.{}s\"", interval.seconds, format!("{nanos:09}").trim_end_matches('0'))
-        }
-    };
-    let seconds = u64::try_from(interval.seconds).unwrap_or(u64::MAX);
-    let nanos =
-        seconds.saturating_mul(1_000_000_000).saturating_add(interval.nanos.unsigned_abs().into());
-    if !(1_000_000..=86_400_000_000_000).contains(&nanos) {
-        return Err(FieldError::value(path, written, remedy));
-    }
+    let written = Seconds(nanos);
     let rate = Rate::new(max_tokens, tokens_per_fill, nanos);
     if rate.per_token < MIN_PER_TOKEN {
         let remedy = format!(
@@ -211,16 +205,5 @@ fn scope(source: &RateLimitRule, path: &str) -> Result<RuleScope, FieldError> {
 }
 
 fn enforced(source: &RateLimitRule, path: &str) -> Result<u32, FieldError> {
-    percent(source.enforced_percent.unwrap_or(100.0), &format!("{path}.enforced_percent"))
-}
-
-/// A percentage in hundredths.
-fn percent(value: f64, path: &str) -> Result<u32, FieldError> {
-    let hundredths = (value * 100.0).round();
-    // A hundredth as a double is off by far less than this.
-    if !(0.0..=10_000.0).contains(&hundredths) || (value * 100.0 - hundredths).abs() > 1e-6 {
-        return Err(FieldError::number(path, value, "must be from 0 to 100 in steps of 0.01"));
-    }
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    Ok(hundredths as u32)
+    checks::percent(source.enforced_percent.unwrap_or(100.0), &format!("{path}.enforced_percent"))
 }

@@ -7,12 +7,16 @@
 //! instead would let a flood of one-off keys push out a key that is at its limit.)
 
 use super::gcra::{Bucket, Rate, epoch};
+use crate::core::bytes::Reader;
 use crate::core::key::Fingerprint;
 use crate::core::ports::Nanos;
 
 /// Slots of a set. Eight keep the chance small that a set overflows while the table has room, and a
 /// value of 264 bytes costs hardly more to copy than a small one.
 pub const WAYS: usize = 8;
+
+/// The largest `max_tokens` that a policy may have.
+pub const MAX_TOKENS: u64 = 1_000_000_000;
 
 const VERSION: u8 = 1;
 const HEADER: usize = 32;
@@ -61,7 +65,7 @@ impl Set {
         let mut numbers = Reader(rest);
         let rate = Rate { per_token: numbers.u64()?, max: numbers.u64()? };
         let ceiling = numbers.u64()?;
-        if rate.per_token == 0 || rate.max == 0 {
+        if rate.per_token == 0 || rate.max == 0 || ceiling > MAX_TOKENS {
             return None;
         }
         let mut slots = Vec::with_capacity(count.saturating_add(1));
@@ -145,22 +149,6 @@ impl Set {
     pub fn known(&mut self, fingerprint: Fingerprint, now: Nanos) -> Option<Slot> {
         let known = self.slots.iter().any(|slot| slot.fingerprint == fingerprint);
         known.then(|| self.take(fingerprint, now).slot)
-    }
-}
-
-struct Reader<'a>(&'a [u8]);
-
-impl Reader<'_> {
-    fn u64(&mut self) -> Option<u64> {
-        let (number, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(u64::from_le_bytes(*number))
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        let (number, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(u32::from_le_bytes(*number))
     }
 }
 

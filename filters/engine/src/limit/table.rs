@@ -22,7 +22,7 @@ struct Record {
     sets: u32,
     before: u32,
     until: Nanos,
-    /// How long a bucket of the present table may take to fill.
+    /// The longest that a bucket of the present table may take to fill, under any rate it has had.
     fill_time: Nanos,
 }
 
@@ -39,10 +39,11 @@ pub fn resize(
     let found = store.get(&key).and_then(|(bytes, _)| Record::read(&bytes));
     let mut record = found.unwrap_or(Record { sets, ..Record::default() });
     if record.sets != sets {
-        let until = now.saturating_add(record.fill_time);
+        // Under the old rate or the new one, whichever is slower.
+        let until = now.saturating_add(record.fill_time.max(rate.fill_time()));
         record = Record { sets, before: record.sets, until, ..record };
     }
-    record.fill_time = rate.fill_time();
+    record.fill_time = record.fill_time.max(rate.fill_time());
     if found != Some(record) {
         // Without the note an edit of `max_keys` refills buckets, which is no reason to refuse it.
         let _ = store.set(&key, &record.write(), BLIND);
