@@ -32,7 +32,10 @@ fn counted(rule: &str) -> (Vec<(&'static str, f64)>, f64) {
         }
         vm.counts()
     };
-    let (before, after) = (play(&mut vm), play(&mut vm));
+    let before = play(&mut vm);
+    let fuel = vm.fuel();
+    let after = play(&mut vm);
+    println!("{} fuel a request", (vm.fuel() - fuel) / REQUESTS);
     let calls: Vec<_> = after
         .iter()
         .filter(|(kind, _)| !["callbacks", "with data"].contains(kind))

@@ -20,6 +20,8 @@ const LISTENER: &str = "out";
 /// Measures calls to an upstream that is well: every breaker is closed.
 pub fn cost(options: &Options, machine: &Machine) -> Result<Vec<Measured>, String> {
     let upstream = Scripted::start(Script::Ok);
+    // The upstream is a thread of this process; it keeps off the worker's core.
+    cpu::pin(std::process::id(), machine.clients);
     let ours = |rule: &str| {
         let text = format!("{{name: bench, circuit_breaker: {{rules: [{{id: r, {rule}}}]}}}}");
         let module = paths::module("circuit_breaker");
