@@ -214,6 +214,7 @@ struct Desk<'r> {
 struct Refusal {
     wait: Nanos,
     reason: &'static str,
+    ticket: Option<Ticket>,
 }
 
 impl<'r> Desk<'r> {
@@ -260,7 +261,9 @@ impl<'r> Desk<'r> {
                     tickets.push(ticket);
                     None
                 }
-                Some(Arrival::Refused { wait, reason }) => Some(Refusal { wait, reason }),
+                Some(Arrival::Refused { wait, reason, ticket }) => {
+                    Some(Refusal { wait, reason, ticket })
+                }
                 None => None,
             };
             if let Some(refusal) = refusal {
@@ -269,6 +272,7 @@ impl<'r> Desk<'r> {
                     rule.counts.outcome(Outcome::ShadowRejected);
                     effects.state =
                         Some(format!("shadow rule={} reason={}", rule.id, refusal.reason));
+                    tickets.extend(refusal.ticket);
                 } else {
                     marker = refuse(rule, &refusal, request, &mut effects, ports);
                     break;
@@ -315,7 +319,7 @@ impl<'r> Desk<'r> {
     ) -> Option<Arrival> {
         if rule.forced == Forced::ForcedOpen {
             let wait = rule.settings.open;
-            return Some(Arrival::Refused { wait, reason: "forced_open" });
+            return Some(Arrival::Refused { wait, reason: "forced_open", ticket: None });
         }
         worker.table.arrive(rule, fingerprint, self.now, ports)
     }

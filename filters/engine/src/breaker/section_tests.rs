@@ -442,6 +442,18 @@ fn adaptive_refuses_a_share_and_lets_go_again() {
 }
 
 #[test]
+fn adaptive_in_shadow_sees_what_it_lets_through() {
+    let (process, mut vm) = adaptive("minimum_calls: 20, mode: SHADOW");
+    for n in 0..4000 {
+        process.advance(5 * MS);
+        assert!(vm.call(if n % 4 == 0 { Ending::OK } else { Ending::FAILED }));
+    }
+    // A quarter is accepted, so 1 - 2 / 4 would be refused. That those got through changes nothing.
+    let refused = vm.counted(&["outcome=.=shadow_rejected"]);
+    assert!((1800..2150).contains(&refused), "{refused}");
+}
+
+#[test]
 fn adaptive_leaves_out_what_says_nothing() {
     let (process, mut vm) = adaptive("minimum_calls: 1");
     for _ in 0..500 {

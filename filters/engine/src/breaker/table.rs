@@ -41,7 +41,12 @@ pub struct Ticket {
 
 pub enum Arrival {
     Admitted(Ticket),
-    Refused { wait: Nanos, reason: &'static str },
+    /// `ticket`: for a call that is let through all the same and counts, in ADAPTIVE mode.
+    Refused {
+        wait: Nanos,
+        reason: &'static str,
+        ticket: Option<Ticket>,
+    },
 }
 
 impl Entry {
@@ -194,16 +199,19 @@ impl Table {
             let sums = entry.view.window.sums(now);
             let is_refused = throttle.refuses(sums, rule.settings.minimum_calls, ports.random());
             entry.count(Sums { total: 1, failed: 0, slow: 0 }, None, now, ports);
-            if is_refused && rule.enforces() {
-                return Some(Arrival::Refused { wait: 0, reason: "throttled" });
-            }
-            return Some(ticket(&entry.view, None));
+            let generation = entry.view.generation;
+            let ticket = Ticket { rule: Rc::clone(rule), fingerprint, generation, permit: None };
+            return Some(match is_refused {
+                true => Arrival::Refused { wait: 0, reason: "throttled", ticket: Some(ticket) },
+                false => Arrival::Admitted(ticket),
+            });
         }
         match entry.view.state {
             State::Closed => return Some(ticket(&entry.view, None)),
             State::Open if now < entry.view.until && entry.view.since <= now => {
                 let wait = entry.view.until.saturating_sub(now);
-                return Some(Arrival::Refused { wait, reason: entry.view.reason.word() });
+                let reason = entry.view.reason.word();
+                return Some(Arrival::Refused { wait, reason, ticket: None });
             }
             // Never by a copy: who probes is decided by all workers together.
             State::Open | State::HalfOpen => {}
@@ -215,7 +223,7 @@ impl Table {
             Change { result, writes: result == Admission::Probe }
         });
         let Some((admission, cell)) = found else {
-            return Some(Arrival::Refused { wait: 0, reason: "contention" });
+            return Some(Arrival::Refused { wait: 0, reason: "contention", ticket: None });
         };
         let arrival = match admission {
             Admission::Pass => ticket(&cell, None),
@@ -223,7 +231,7 @@ impl Table {
             Admission::Refuse { wait } => {
                 let reason =
                     if cell.state == State::HalfOpen { "half_open" } else { cell.reason.word() };
-                Arrival::Refused { wait, reason }
+                Arrival::Refused { wait, reason, ticket: None }
             }
         };
         entry.forget_counts();
