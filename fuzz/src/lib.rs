@@ -2,6 +2,7 @@
 //! it reads it must be able to write again. Under cargo-fuzz these are fuzz targets; on a stable
 //! toolchain the tests run each over its corpus with mutations.
 
+use weir_engine::breaker::{self, Breaker};
 use weir_engine::core::headers::HeaderMap;
 use weir_engine::core::ports::{Attributes, SharedStore};
 use weir_engine::core::regex::Regex;
@@ -15,10 +16,14 @@ use weir_protos::{Section, decode_json};
 
 /// A policy as Envoy hands it over: refused with a message, or compiled.
 pub fn policy(data: &[u8]) {
-    for section in [Section::RateLimit, Section::All] {
+    for section in [Section::RateLimit, Section::CircuitBreaker, Section::All] {
         match decode_json(data, section) {
             Ok(policy) => {
-                if let Err(error) = Limiter::compile(&policy, "fuzz", 1) {
+                let refused = [
+                    Limiter::compile(&policy, "fuzz", 1).err(),
+                    Breaker::compile(&policy, "fuzz").err(),
+                ];
+                for error in refused.into_iter().flatten() {
                     assert!(error.path.starts_with("policy") && !error.remedy.is_empty());
                 }
             }
@@ -98,6 +103,54 @@ pub fn slots(data: &[u8]) {
         let mut again = Vec::new();
         set.write(&mut again);
         assert_eq!(again, data);
+    }
+}
+
+/// The same for the breaker's sets.
+pub fn breaker_slots(data: &[u8]) {
+    let written = |bytes: &[u8]| {
+        breaker::slots::Set::read(bytes).map(|set| {
+            let mut again = Vec::new();
+            set.write(&mut again);
+            again
+        })
+    };
+    // What a stranger wrote may say the same with other bytes; what we write we read as it is.
+    if let Some(once) = written(data) {
+        assert_eq!(written(&once).as_ref(), Some(&once));
+    }
+}
+
+/// A breaker's decision over the same kinds of bytes, and the end of the call.
+pub fn breaker_decision(data: &[u8]) {
+    const POLICY: &[u8] = br#"{"name":"f","zone":"EDGE","circuit_breaker":{"rules":[
+        {"id":"a","minimum_calls":1,"window":{"count":4},"key":[{"header":"x","on_missing":"EMPTY"}],
+         "open_on_header":{"header":"retry-after"},"slow_call_duration":"1s","slow_call_rate_percent":50},
+        {"id":"b","strategy":"ADAPTIVE","key":[{"cookie":"id"}]}]}}"#;
+    let Ok(policy) = decode_json(POLICY, Section::CircuitBreaker) else {
+        unreachable!("the policy is valid")
+    };
+    let Ok(mut breaker) = Breaker::compile(&policy, "fuzz") else {
+        unreachable!("the policy is valid")
+    };
+    let (mut process, mut worker) = (Process::start(), breaker::Worker::default());
+    let mut ports = process.ports(1);
+    for path in ["response.code", "response.flags", "response.code_details", "response.grpc_status"]
+    {
+        ports.set_attribute(path, data);
+    }
+    breaker.prepare(&mut worker, &mut ports);
+    let map = HeaderMap::from_wire(data.to_vec());
+    for _ in 0..2 {
+        if let Some(call) = breaker.on_request(&mut worker, &map, &mut ports).call {
+            let _ = call.on_response(&mut worker, &map, &mut ports);
+            call.on_log(&mut worker, &mut ports);
+        }
+        worker.tick(&mut ports);
+        breaker.tick(&mut ports);
+        for key in process.store.keys() {
+            let _ = process.store.set(&key, data, 0);
+        }
     }
 }
 

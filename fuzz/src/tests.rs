@@ -94,6 +94,16 @@ fn corpus_of_decision() {
     corpus("decision", super::decision);
 }
 
+#[test]
+fn corpus_of_breaker_slots() {
+    corpus("breaker_slots", super::breaker_slots);
+}
+
+#[test]
+fn corpus_of_breaker_decision() {
+    corpus("breaker_decision", super::breaker_decision);
+}
+
 /// Every target has its file for cargo-fuzz.
 #[test]
 fn corpus_and_targets_belong_together() {

@@ -2,9 +2,11 @@
 //! say.
 
 use weir_integration_tests::http::grpc;
-use weir_integration_tests::{Cluster, Envoy, Filter, Listener, Request, Route, Upstream, paths};
+use weir_integration_tests::{
+    Cluster, Envoy, Filter, Listener, Request, Route, Script, Scripted, Upstream, paths,
+};
 
-const TRIED_HERE: [&str; 5] = ["edge", "grpc", "per-user", "service", "shadow-first"];
+const TRIED_HERE: [&str; 6] = ["breaker", "edge", "grpc", "per-user", "service", "shadow-first"];
 /// `cargo xtask demo` is its test.
 const THE_DEMO: &str = "demo";
 
@@ -45,6 +47,29 @@ fn every_example_is_tried() {
 fn demo() {
     let envoy = start(THE_DEMO);
     assert_eq!(statuses(&envoy, &Request::get("/shop"), 2), [200; 2]);
+    envoy.assert_healthy();
+}
+
+#[test]
+fn breaker_answers_for_the_method_that_fails() {
+    let upstream = Scripted::start(Script::Status(500, vec![]));
+    let listener =
+        Listener::outbound("out").filter(Filter::weir()).route(Route::prefix("/", "orders"));
+    let envoy = Envoy::builder()
+        .module(paths::module("circuit_breaker"))
+        .cluster(Cluster::h1("orders", upstream.address))
+        .listener(listener)
+        .policy(&text("breaker"))
+        .start();
+    let mut client = envoy.client("out");
+    for _ in 0..20 {
+        assert_eq!(client.get("/orders/1").status, 500);
+    }
+    let answer = client.get("/orders/1");
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("x-weir-degraded").as_deref(), Some("orders"));
+    assert_eq!(client.send(&Request::new("POST", "/orders")).status, 500);
+    assert_eq!(client.get("/carts").status, 500);
     envoy.assert_healthy();
 }
 
