@@ -71,6 +71,15 @@ impl HeaderMap {
         self.lines.iter().map(|line| (self.slice(line.name), self.slice(line.value)))
     }
 
+    /// The pseudo-headers: the lines whose name starts with a colon.
+    pub fn pseudo(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let is_pseudo = |line: &&Line| self.raw.get(line.name.0 as usize) == Some(&b':');
+        self.lines
+            .iter()
+            .filter(is_pseudo)
+            .map(|line| (self.slice(line.name), self.slice(line.value)))
+    }
+
     /// The values of all lines of that name, which is in lower case.
     pub fn all<'m>(&'m self, name: &'m [u8]) -> impl Iterator<Item = &'m [u8]> {
         self.lines
@@ -127,6 +136,7 @@ mod tests {
         assert_eq!(map.get(b":path"), Some(&b"/a"[..]));
         assert_eq!(map.all(b"x").collect::<Vec<_>>(), [&b"\xff\x00"[..], b""]);
         assert_eq!(map.get(b"none"), None);
+        assert_eq!(map.pseudo().collect::<Vec<_>>(), [(&b":path"[..], &b"/a"[..])]);
         assert_eq!(map.len(), 4);
     }
 

@@ -33,7 +33,7 @@ pub struct Request<'r> {
 impl<'r> Request<'r> {
     pub fn new(headers: &'r HeaderMap) -> Request<'r> {
         let (mut target, mut method, mut authority) = (&b""[..], &b""[..], &b""[..]);
-        for (name, value) in headers.iter().filter(|(name, _)| name.first() == Some(&b':')) {
+        for (name, value) in headers.pseudo() {
             match name {
                 b":path" => target = value,
                 b":method" => method = value,
@@ -42,8 +42,11 @@ impl<'r> Request<'r> {
             }
         }
         // A fragment is no part of what Envoy routes by either.
-        let target = target.split(|byte| *byte == b'#').next().unwrap_or_default();
-        let (path, query) = split_once(target, b'?').unwrap_or((target, b""));
+        let end =
+            target.iter().position(|byte| matches!(byte, b'#' | b'?')).unwrap_or(target.len());
+        let (path, rest) = target.split_at_checked(end).unwrap_or((target, b""));
+        let query = rest.strip_prefix(b"?").unwrap_or_default();
+        let query = query.split(|byte| *byte == b'#').next().unwrap_or_default();
         Request {
             headers,
             path,

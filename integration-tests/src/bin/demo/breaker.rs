@@ -91,7 +91,8 @@ fn tell(
     let failed = times(Answer::Error).min().expect("the upstream failed");
     let opened = times(Answer::Fallback).min().expect("the breaker opened");
     let half_open = times(Answer::Upstream).filter(|at| *at > opened).min().expect("it healed");
-    let closed = times(Answer::Fallback).max().expect("the breaker opened");
+    // The last fallback may have left just before the first probe came back.
+    let closed = times(Answer::Fallback).max().expect("the breaker opened").max(half_open);
     println!(
         "   first error {:.2} s, open and fallback {:.2} s, healed {:.2} s, half-open {:.2} s, closed {:.2} s.\n",
         at(failed),
