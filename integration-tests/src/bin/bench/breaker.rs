@@ -21,7 +21,7 @@ const LISTENER: &str = "out";
 pub fn cost(options: &Options, machine: &Machine) -> Result<Vec<Measured>, String> {
     let upstream = Scripted::start(Script::Ok);
     // The upstream is a thread of this process; it keeps off the worker's core.
-    cpu::pin(std::process::id(), machine.clients);
+    cpu::pin(std::process::id(), &[machine.clients]);
     let ours = |rule: &str| {
         let text = format!("{{name: bench, circuit_breaker: {{rules: [{{id: r, {rule}}}]}}}}");
         let module = paths::module("circuit_breaker");
@@ -55,7 +55,7 @@ pub fn cost(options: &Options, machine: &Machine) -> Result<Vec<Measured>, Strin
     let mut measured: Vec<_> = running
         .iter()
         .map(|(name, envoy)| {
-            cpu::pin(envoy.pid(), machine.worker);
+            cpu::pin(envoy.pid(), &[machine.worker]);
             Measured { name: (*name).to_owned(), rounds: Vec::new() }
         })
         .collect();
@@ -70,6 +70,7 @@ pub fn cost(options: &Options, machine: &Machine) -> Result<Vec<Measured>, Strin
             }
         }
     }
+    cpu::pin(std::process::id(), &[machine.worker, machine.clients]);
     Ok(measured)
 }
 

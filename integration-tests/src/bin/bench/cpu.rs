@@ -16,10 +16,11 @@ pub fn time(pid: u32) -> u64 {
     sum
 }
 
-/// Keeps all threads of a process on one core.
-pub fn pin(pid: u32, core: u32) {
+/// Keeps all threads of a process on some cores.
+pub fn pin(pid: u32, cores: &[u32]) {
+    let cores: Vec<String> = cores.iter().map(u32::to_string).collect();
     let mut taskset = Command::new("taskset");
-    taskset.args(["--all-tasks", "--cpu-list", "--pid", &core.to_string(), &pid.to_string()]);
+    taskset.args(["--all-tasks", "--cpu-list", "--pid", &cores.join(","), &pid.to_string()]);
     let output = taskset
         .output()
         .unwrap_or_else(|e| panic!("cannot start taskset, of the package util-linux: {e}"));

@@ -25,23 +25,32 @@ impl Machine {
         let [worker, clients, ..] = cores[..] else {
             panic!("this needs two cores, one for Envoy's worker and one for the clients");
         };
-        let before = processor_time();
-        std::thread::sleep(Duration::from_millis(500));
-        let after = processor_time();
-        let (busy, all) = (after.0 - before.0, after.1 - before.1);
         Self {
             worker,
             clients,
             cores: cores.len(),
             model: model(),
             load_average: read("/proc/loadavg").split(' ').next().unwrap_or("?").to_owned(),
-            busy: busy as f64 / all.max(1) as f64,
+            busy: busy_share(),
         }
     }
 
     pub fn is_busy(&self) -> bool {
-        self.busy > BUSY
+        is_busy(self.busy)
     }
+}
+
+pub fn is_busy(share: f64) -> bool {
+    share > BUSY
+}
+
+/// The share of all processors that is in use, over half a second.
+pub fn busy_share() -> f64 {
+    let before = processor_time();
+    std::thread::sleep(Duration::from_millis(500));
+    let after = processor_time();
+    let (busy, all) = (after.0 - before.0, after.1 - before.1);
+    busy as f64 / all.max(1) as f64
 }
 
 impl fmt::Display for Machine {

@@ -70,5 +70,5 @@ fn run(options: &Options) -> Result<(), String> {
     let figures: Vec<_> = host_calls::all().iter().map(host_calls::measure).collect();
     report::print_calls(&figures);
     report::print_noise(&machine, &measured);
-    report::write_json(&measured, &figures, options, &machine)
+    report::write_json(&measured, &breakers, &figures, options, &machine)
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use weir_integration_tests::host_calls::{Figures, REQUESTS};
 use weir_integration_tests::paths;
 
-use crate::machine::Machine;
+use crate::machine::{Machine, busy_share, is_busy};
 use crate::options::Options;
 use crate::runs::Measured;
 use crate::variants::{NONE, NOOP};
@@ -60,13 +60,13 @@ pub fn print_calls(figures: &[Figures]) {
 pub fn print_noise(before: &Machine, measured: &[Measured]) {
     let none = &named(measured, NONE).rounds;
     let (low, high) = middle_half(none);
-    let after = Machine::look();
-    if before.is_busy() || after.is_busy() {
+    let after = busy_share();
+    if before.is_busy() || is_busy(after) {
         println!(
             "\nThe machine was used by others: {:.0} % of it before, {:.0} % after, load average {} \
              before. Take the times as a hint, and run it again when it is quiet; the counts stand.",
             before.busy * 100.0,
-            after.busy * 100.0,
+            after * 100.0,
             before.load_average
         );
     } else if (high - low) / median(none) > QUIET {
@@ -80,13 +80,14 @@ pub fn print_noise(before: &Machine, measured: &[Measured]) {
 
 pub fn write_json(
     measured: &[Measured],
+    breakers: &[Measured],
     figures: &[Figures],
     options: &Options,
     machine: &Machine,
 ) -> Result<(), String> {
-    let none = named(measured, NONE);
-    let noop = median(&named(measured, NOOP).over(none));
-    let time = |variant: &Measured| {
+    let time = |variant: &Measured, all: &[Measured]| {
+        let none = named(all, NONE);
+        let noop = median(&named(all, NOOP).over(none));
         let over = variant.over(none);
         let (low, high) = middle_half(&over);
         json!({
@@ -124,8 +125,9 @@ pub fn write_json(
             "load_average_before": machine.load_average,
             "busy_share_before": machine.busy,
         },
-        "without_filter_ns": median(&none.rounds),
-        "variants": measured.iter().map(time).collect::<Vec<_>>(),
+        "without_filter_ns": median(&named(measured, NONE).rounds),
+        "variants": measured.iter().map(|variant| time(variant, measured)).collect::<Vec<_>>(),
+        "breakers": breakers.iter().map(|variant| time(variant, breakers)).collect::<Vec<_>>(),
         "calls_per_request": figures.iter().map(case).collect::<Vec<_>>(),
     });
     let path = paths::root().join("target/weir/bench.json");

@@ -34,7 +34,7 @@ pub fn all(options: &Options, machine: &Machine) -> Result<Vec<Measured>, String
     println!("starting {} Envoys ...", chosen.len());
     let running: Vec<Running> = chosen.into_iter().map(Variant::start).collect();
     for variant in &running {
-        cpu::pin(variant.envoy.pid(), machine.worker);
+        cpu::pin(variant.envoy.pid(), &[machine.worker]);
     }
     let mut measured: Vec<_> =
         running.iter().map(|v| Measured { name: v.name.clone(), rounds: Vec::new() }).collect();
