@@ -12,7 +12,9 @@ use super::reply::{draft_03, limit_item, policy_item, state_unavailable};
 use super::rule::{Rule, RuleScope};
 use super::table::resize;
 use super::worker::Worker;
-use crate::core::answer::{Client, DegradeWay, RESOURCE_EXHAUSTED, degraded, missing_key, seconds};
+use crate::core::answer::{
+    Client, Degrade, DegradeWay, RESOURCE_EXHAUSTED, degraded, missing_key, seconds,
+};
 use crate::core::effects::{Effects, HeaderEdit};
 use crate::core::headers::HeaderMap;
 use crate::core::index::Index;
@@ -467,29 +469,23 @@ fn refuse(rule: &Rule, refusal: Refusal, client: Client<'_>, random: u64) -> Ref
         Refusal::Unavailable => {
             reply(Outcome::ErrorDenied, "error", state_unavailable(&rule.id, client))
         }
-        Refusal::Limit { wait, rate } => match &rule.at_limit.degrade {
-            None => {
-                let refusal = rule.at_limit.refusal(&rule.id, rate, wait, client, random);
-                reply(Outcome::Limited, "limited", refusal)
+        Refusal::Limit { wait, rate } => {
+            let degrade = rule.at_limit.degrade.as_ref();
+            if let Some(Degrade { marker, way: DegradeWay::RequestHeader(name, value) }) = degrade {
+                let action = Action::GoOn {
+                    request_header: (name.clone(), value.clone()),
+                    response_header: (marker.clone(), rule.id.clone()),
+                };
+                return Refused { outcome: Outcome::Degraded, word: "degraded", action };
             }
-            Some(degrade) => {
-                match (&degrade.way, degraded(&rule.id, degrade, RESOURCE_EXHAUSTED, client)) {
-                    (_, Some(answer)) => reply(Outcome::Degraded, "degraded", answer),
-                    (DegradeWay::RequestHeader(name, value), None) => Refused {
-                        outcome: Outcome::Degraded,
-                        word: "degraded",
-                        action: Action::GoOn {
-                            request_header: (name.clone(), value.clone()),
-                            response_header: (degrade.marker.clone(), rule.id.clone()),
-                        },
-                    },
-                    (DegradeWay::Answer { .. }, None) => {
-                        let refusal = rule.at_limit.refusal(&rule.id, rate, wait, client, random);
-                        reply(Outcome::Limited, "limited", refusal)
-                    }
+            match degrade.and_then(|way| degraded(&rule.id, way, RESOURCE_EXHAUSTED, client)) {
+                Some(answer) => reply(Outcome::Degraded, "degraded", answer),
+                None => {
+                    let refusal = rule.at_limit.refusal(&rule.id, rate, wait, client, random);
+                    reply(Outcome::Limited, "limited", refusal)
                 }
             }
-        },
+        }
     }
 }
 
