@@ -3,25 +3,27 @@
 use prost::Message;
 
 use crate::error::FieldError;
-use crate::v1::{CircuitBreaker, Policy, RateLimit};
+use crate::v1::{CircuitBreaker, Policy, RateLimit, Restore, TraceContext};
 
 /// Which filter sections of a policy are read; those of other filters are passed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Section {
     RateLimit,
     CircuitBreaker,
+    TraceContext,
     All,
 }
 
 impl Section {
     pub(crate) fn skips(self, name: &str, number: u32) -> bool {
-        let own = match self {
+        let own: &[&str] = match self {
             Section::All => return false,
-            Section::RateLimit => "rate_limit",
-            Section::CircuitBreaker => "circuit_breaker",
+            Section::RateLimit => &["rate_limit"],
+            Section::CircuitBreaker => &["circuit_breaker"],
+            Section::TraceContext => &["trace_context", "restore"],
         };
         // The sections are numbered from 10 up.
-        number >= 10 && name != own
+        number >= 10 && !own.contains(&name)
     }
 }
 
@@ -36,6 +38,16 @@ impl Policy {
     /// The section `circuit_breaker`; empty when there is none.
     pub fn circuit_breaker(&self) -> Result<CircuitBreaker, FieldError> {
         decode("policy.circuit_breaker", &self.circuit_breaker)
+    }
+
+    /// The section `trace_context`; empty when there is none.
+    pub fn trace_context(&self) -> Result<TraceContext, FieldError> {
+        decode("policy.trace_context", &self.trace_context)
+    }
+
+    /// The section `restore`; empty when there is none.
+    pub fn restore(&self) -> Result<Restore, FieldError> {
+        decode("policy.restore", &self.restore)
     }
 }
 

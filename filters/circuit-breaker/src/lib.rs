@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use weir_engine::breaker::{Breaker, Call, Worker};
-use weir_engine::core::effects::{Effects, HeaderEdit};
+use weir_engine::core::effects::Effects;
 use weir_engine::core::headers::HeaderMap;
 use weir_engine::core::policy::Common;
 use weir_host::{Filter, HostPorts};
@@ -57,8 +57,8 @@ impl Filter for CircuitBreaker {
         worker: &mut Worker,
         upstream: &HeaderMap,
         ports: &mut HostPorts,
-    ) -> Vec<HeaderEdit> {
-        call.on_response(worker, upstream, ports)
+    ) -> Effects {
+        call.on_response(worker, upstream, ports).into()
     }
 
     fn on_log(call: Rc<Call>, worker: &mut Worker, ports: &mut HostPorts) {

@@ -8,3 +8,4 @@ pub mod core;
 pub mod limit;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+pub mod trace;

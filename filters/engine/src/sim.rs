@@ -10,8 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::core::ports::{
-    Attributes, BLIND, Cas, Clock, Metrics, Nanos, Rng, SetError, SharedStore,
+    Attributes, BLIND, Calls, Cas, Clock, GrpcCall, HttpCall, Metrics, Nanos, Rng, SetError,
+    SharedStore,
 };
+
+/// What the wall clock says when the monotonic one says 0: in November 2026.
+const WALL_START: Nanos = 1_795_000_000_000_000_000;
 
 /// Shared data with the semantics of proxy-wasm's C++ host.
 #[derive(Clone, Debug, Default)]
@@ -133,6 +137,9 @@ impl Process {
             attributes: HashMap::new(),
             counters: HashMap::new(),
             gauges: HashMap::new(),
+            wall_step: 0,
+            calls: Vec::new(),
+            takes_calls: true,
             turn: None,
         }
     }
@@ -147,6 +154,12 @@ pub struct SimPorts {
     pub attributes: HashMap<Vec<u8>, Vec<u8>>,
     pub counters: HashMap<String, u64>,
     pub gauges: HashMap<String, u64>,
+    /// How far somebody has moved the wall clock.
+    pub wall_step: i64,
+    /// Calls that were made: the cluster, and the message.
+    pub calls: Vec<(String, Vec<u8>)>,
+    /// Whether Envoy takes calls.
+    pub takes_calls: bool,
     turn: Option<Turn>,
 }
 
@@ -161,6 +174,13 @@ impl SimPorts {
         self
     }
 
+    fn call(&mut self, cluster: &str, message: &[u8]) -> Option<u32> {
+        self.takes_calls.then(|| {
+            self.calls.push((cluster.to_string(), message.to_vec()));
+            u32::try_from(self.calls.len()).unwrap_or(u32::MAX)
+        })
+    }
+
     /// The counter whose name holds all of `parts`, summed.
     pub fn counter(&self, parts: &[&str]) -> u64 {
         let named =
@@ -172,6 +192,10 @@ impl SimPorts {
 impl Clock for SimPorts {
     fn now(&mut self) -> Nanos {
         self.process.now()
+    }
+
+    fn wall(&mut self) -> Nanos {
+        WALL_START.wrapping_add(self.process.now()).wrapping_add_signed(self.wall_step)
     }
 }
 
@@ -201,6 +225,16 @@ impl Rng for SimPorts {
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
+    }
+}
+
+impl Calls for SimPorts {
+    fn grpc(&mut self, call: &GrpcCall<'_>) -> Option<u32> {
+        self.call(call.cluster, call.message)
+    }
+
+    fn http(&mut self, call: &HttpCall<'_>) -> Option<u32> {
+        self.call(call.cluster, call.body)
     }
 }
 

@@ -3,7 +3,7 @@
 
 use proxy_wasm::types::{BufferType, LogLevel, MapType, MetricType, Status};
 use weir_engine::core::headers::HeaderMap;
-use weir_engine::core::ports::{Cas, SetError};
+use weir_engine::core::ports::{Cas, GrpcCall, HttpCall, Nanos, SetError};
 use weir_engine::core::reply::LocalReply;
 
 use crate::memory::adopt;
@@ -40,6 +40,8 @@ host_calls! { "env"
     fn proxy_get_buffer_bytes(kind: u32, start: usize, most: usize, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_replace_header_map_value(map: u32, name: *const u8, name_size: usize, value: *const u8, value_size: usize) -> u32;
+    fn proxy_add_header_map_value(map: u32, name: *const u8, name_size: usize, value: *const u8, value_size: usize) -> u32;
+    fn proxy_remove_header_map_value(map: u32, name: *const u8, size: usize) -> u32;
     fn proxy_get_property(path: *const u8, path_size: usize, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_set_property(path: *const u8, path_size: usize, value: *const u8, size: usize) -> u32;
     fn proxy_get_shared_data(key: *const u8, key_size: usize, data: *mut *mut u8, size: *mut usize, cas: *mut u32) -> u32;
@@ -48,6 +50,8 @@ host_calls! { "env"
     fn proxy_increment_metric(id: u32, by: i64) -> u32;
     fn proxy_record_metric(id: u32, value: u64) -> u32;
     fn proxy_send_local_response(status: u32, details: *const u8, details_size: usize, body: *const u8, body_size: usize, headers: *const u8, headers_size: usize, grpc_status: i32) -> u32;
+    fn proxy_http_call(cluster: *const u8, cluster_size: usize, headers: *const u8, headers_size: usize, body: *const u8, body_size: usize, trailers: *const u8, trailers_size: usize, timeout: u32, token: *mut u32) -> u32;
+    fn proxy_grpc_call(target: *const u8, target_size: usize, service: *const u8, service_size: usize, method: *const u8, method_size: usize, metadata: *const u8, metadata_size: usize, message: *const u8, message_size: usize, timeout: u32, token: *mut u32) -> u32;
     fn proxy_call_foreign_function(name: *const u8, name_size: usize, argument: *const u8, size: usize, data: *mut *mut u8, data_size: *mut usize) -> u32;
 }
 
@@ -106,6 +110,26 @@ pub fn set_header(map: MapType, name: &str, value: &str) -> bool {
             value.len(),
         )
     }
+}
+
+pub fn add_header(map: MapType, name: &str, value: &str) -> bool {
+    let (name, value) = (name.as_bytes(), value.as_bytes());
+    // SAFETY: the host reads both during the call.
+    OK == unsafe {
+        proxy_add_header_map_value(
+            map as u32,
+            name.as_ptr(),
+            name.len(),
+            value.as_ptr(),
+            value.len(),
+        )
+    }
+}
+
+/// All lines of that name.
+pub fn remove_header(map: MapType, name: &str) -> bool {
+    // SAFETY: the host reads the name during the call.
+    OK == unsafe { proxy_remove_header_map_value(map as u32, name.as_ptr(), name.len()) }
 }
 
 pub fn property(path: &[u8]) -> Option<Vec<u8>> {
@@ -174,6 +198,72 @@ pub fn send_local_reply(reply: &LocalReply) -> bool {
     }
 }
 
+/// A unary call from the context in hand, which has to be a root's.
+pub fn grpc_call(call: &GrpcCall<'_>) -> Option<u32> {
+    // envoy.config.core.v3.GrpcService: envoy_grpc = 1, and in it cluster_name = 1.
+    let mut inner = vec![0x0a];
+    prost_length(call.cluster.len(), &mut inner);
+    inner.extend_from_slice(call.cluster.as_bytes());
+    let mut target = vec![0x0a];
+    prost_length(inner.len(), &mut target);
+    target.extend_from_slice(&inner);
+    let metadata = pairs(call.metadata);
+    let mut token = 0;
+    // SAFETY: the host reads all of it, and writes the token, during the call.
+    let status = unsafe {
+        proxy_grpc_call(
+            target.as_ptr(),
+            target.len(),
+            call.service.as_ptr(),
+            call.service.len(),
+            call.method.as_ptr(),
+            call.method.len(),
+            metadata.as_ptr(),
+            metadata.len(),
+            call.message.as_ptr(),
+            call.message.len(),
+            milliseconds(call.timeout),
+            &raw mut token,
+        )
+    };
+    (status == OK).then_some(token)
+}
+
+/// A POST from the context in hand, which has to be a root's.
+pub fn http_call(call: &HttpCall<'_>) -> Option<u32> {
+    let own = [(":method", "POST"), (":path", call.path), (":authority", call.cluster)];
+    let own = own.map(|(name, value)| (name.to_string(), value.to_string()));
+    let headers = pairs(&[&own[..], call.headers].concat());
+    let trailers = pairs(&[]);
+    let mut token = 0;
+    // SAFETY: the host reads all of it, and writes the token, during the call.
+    let status = unsafe {
+        proxy_http_call(
+            call.cluster.as_ptr(),
+            call.cluster.len(),
+            headers.as_ptr(),
+            headers.len(),
+            call.body.as_ptr(),
+            call.body.len(),
+            trailers.as_ptr(),
+            trailers.len(),
+            milliseconds(call.timeout),
+            &raw mut token,
+        )
+    };
+    (status == OK).then_some(token)
+}
+
+/// Whether the answer to an HTTP call in hand is a good one. A call that failed has no headers.
+pub fn is_call_ok() -> bool {
+    let headers = header_map(MapType::HttpCallResponseHeaders);
+    headers.get(b":status").is_some_and(|status| status.starts_with(b"2"))
+}
+
+fn milliseconds(time: Nanos) -> u32 {
+    u32::try_from(time / 1_000_000).unwrap_or(u32::MAX).max(1)
+}
+
 /// Makes a property live as long as the downstream request, over internal redirects. To be called
 /// in the root context; a property that is declared already stays so.
 pub fn declare_request_property(name: &str) {
@@ -211,6 +301,14 @@ pub fn monotonic() -> u64 {
     let mut time = 0;
     // SAFETY: the host writes the time during the call. Clock 1 is the monotonic one.
     let _ = unsafe { clock_time_get(1, 0, &raw mut time) };
+    time
+}
+
+/// Nanoseconds since 1970.
+pub fn wall() -> u64 {
+    let mut time = 0;
+    // SAFETY: the host writes the time during the call. Clock 0 is the wall clock.
+    let _ = unsafe { clock_time_get(0, 0, &raw mut time) };
     time
 }
 
@@ -257,6 +355,14 @@ mod tests {
         assert_eq!(set_shared_data(b"k", b"v", 0), Err(SetError::Failed));
         assert_eq!(define_metric(MetricType::Counter, "m"), None);
         assert!(!set_header(MapType::HttpRequestHeaders, "x", "y"));
+        assert!(!add_header(MapType::HttpRequestHeaders, "x", "y"));
+        assert!(!remove_header(MapType::HttpRequestHeaders, "x"));
+        let (cluster, timeout) = ("c", 1);
+        let (headers, path): (&[_], _) = (&[], "/");
+        assert_eq!(http_call(&HttpCall { cluster, path, headers, body: b"", timeout }), None);
+        let (service, method, metadata, message) = ("s", "m", headers, &b""[..]);
+        let call = GrpcCall { cluster, service, method, metadata, message, timeout };
+        assert_eq!(grpc_call(&call), None);
         let reply = LocalReply {
             status: 429,
             details: String::new(),

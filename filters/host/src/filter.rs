@@ -1,6 +1,6 @@
 //! What a module is to the host layer.
 
-use weir_engine::core::effects::{Effects, HeaderEdit};
+use weir_engine::core::effects::Effects;
 use weir_engine::core::headers::HeaderMap;
 use weir_engine::core::policy::Common;
 use weir_protos::v1::Policy;
@@ -43,7 +43,9 @@ pub trait Filter: Sized + 'static {
         worker: &mut Self::Worker,
         upstream: &HeaderMap,
         ports: &mut HostPorts,
-    ) -> Vec<HeaderEdit>;
+    ) -> Effects;
+    /// A call of [`weir_engine::core::ports::Calls`] has ended; `is_ok` where the other side took it.
+    fn on_call(_: &mut Self::Worker, _token: u32, _is_ok: bool, _: &mut HostPorts) {}
     /// The stream is over, whatever became of it. Runs once for each stream that is still kept.
     fn on_log(_: Self::Stream, _: &mut Self::Worker, _: &mut HostPorts) {}
 

@@ -20,8 +20,30 @@ pub use ports::HostPorts;
 pub use vm::Vm;
 
 /// Defines the callbacks of a module around a [`Filter`].
+///
+/// `calls` adds the callbacks for what becomes of calls to other clusters; nothing else calls these.
 #[macro_export]
 macro_rules! module {
+    ($filter:ty, calls) => {
+        $crate::module!($filter);
+
+        #[unsafe(export_name = "weir.proxy_on_http_call_response")]
+        pub extern "C" fn on_http_call_response(_: u32, token: u32, _: u32, _: u32, _: u32) {
+            let is_ok = $crate::abi::is_call_ok();
+            with_vm((), |vm| vm.on_call(token, is_ok));
+        }
+
+        #[unsafe(export_name = "weir.proxy_on_grpc_close")]
+        pub extern "C" fn on_grpc_close(_: u32, token: u32, status: u32) {
+            with_vm((), |vm| vm.on_call(token, status == 0));
+        }
+
+        #[unsafe(export_name = "weir.proxy_on_grpc_receive")]
+        pub extern "C" fn on_grpc_receive(_: u32, token: u32, _: u32) {
+            // The one message of a unary call: Envoy reports no close after it.
+            with_vm((), |vm| vm.on_call(token, true));
+        }
+    };
     ($filter:ty) => {
         // One thread runs a VM. A callback that finds the VM in use would be a host that calls back
         // into itself, which it does for memory alone; it is answered without the VM.
@@ -71,8 +93,7 @@ macro_rules! module {
 
         #[unsafe(export_name = "weir.proxy_on_response_headers")]
         pub extern "C" fn on_response_headers(context: u32, _: u32, _: u32) -> u32 {
-            with_vm((), |vm| vm.on_response_headers(context));
-            $crate::abi::CONTINUE
+            with_vm($crate::abi::CONTINUE, |vm| vm.on_response_headers(context))
         }
 
         #[unsafe(export_name = "weir.proxy_on_log")]

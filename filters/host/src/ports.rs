@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use proxy_wasm::types::MetricType;
 use weir_engine::core::ports::{
-    Attributes, Cas, Clock, Metrics, Nanos, Rng, SetError, SharedStore,
+    Attributes, Calls, Cas, Clock, GrpcCall, HttpCall, Metrics, Nanos, Rng, SetError, SharedStore,
 };
 
 use crate::abi;
@@ -36,6 +36,10 @@ impl Clock for HostPorts {
     fn now(&mut self) -> Nanos {
         abi::monotonic()
     }
+
+    fn wall(&mut self) -> Nanos {
+        abi::wall()
+    }
 }
 
 impl SharedStore for HostPorts {
@@ -51,6 +55,16 @@ impl SharedStore for HostPorts {
 impl Attributes for HostPorts {
     fn attribute(&mut self, path: &[u8]) -> Option<Vec<u8>> {
         abi::property(path)
+    }
+}
+
+impl Calls for HostPorts {
+    fn grpc(&mut self, call: &GrpcCall<'_>) -> Option<u32> {
+        abi::grpc_call(call)
+    }
+
+    fn http(&mut self, call: &HttpCall<'_>) -> Option<u32> {
+        abi::http_call(call)
     }
 }
 

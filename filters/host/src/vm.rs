@@ -144,9 +144,7 @@ impl<F: Filter> Vm<F> {
         if effects.is_charged && root.filter.mark().is_some() {
             self.charged.insert(context, root_id);
         }
-        for (name, value) in &effects.request_headers {
-            abi::set_header(MapType::HttpRequestHeaders, name, value);
-        }
+        edit(MapType::HttpRequestHeaders, &effects.headers);
         if let Some(stream) = stream {
             self.streams.insert(context, stream);
         }
@@ -157,7 +155,7 @@ impl<F: Filter> Vm<F> {
         }
     }
 
-    pub fn on_response_headers(&mut self, context: u32) {
+    pub fn on_response_headers(&mut self, context: u32) -> u32 {
         self.charged.remove(&context);
         let mut gone;
         let stream = if F::KEEPS_STREAMS {
@@ -166,16 +164,25 @@ impl<F: Filter> Vm<F> {
             gone = self.streams.remove(&context);
             gone.as_mut()
         };
-        let Some(stream) = stream else { return };
+        let Some(stream) = stream else { return abi::CONTINUE };
         let upstream = if F::reads_response(stream) {
             abi::header_map(MapType::HttpResponseHeaders)
         } else {
             HeaderMap::default()
         };
-        let edits = F::on_response(stream, &mut self.worker, &upstream, &mut self.ports);
-        for HeaderEdit::Set(name, value) in edits {
-            abi::set_header(MapType::HttpResponseHeaders, &name, &value);
+        let effects = F::on_response(stream, &mut self.worker, &upstream, &mut self.ports);
+        match effects.reply {
+            Some(reply) if abi::send_local_reply(&reply) => abi::PAUSE,
+            _ => {
+                edit(MapType::HttpResponseHeaders, &effects.headers);
+                abi::CONTINUE
+            }
         }
+    }
+
+    /// A call that a tick made has ended.
+    pub fn on_call(&mut self, token: u32, is_ok: bool) {
+        F::on_call(&mut self.worker, token, is_ok, &mut self.ports);
     }
 
     /// Runs once for every stream, whatever became of it.
@@ -206,6 +213,16 @@ impl<F: Filter> Vm<F> {
         for root in roots.values_mut() {
             root.filter.tick(ports);
         }
+    }
+}
+
+fn edit(map: MapType, edits: &[HeaderEdit]) {
+    for edit in edits {
+        match edit {
+            HeaderEdit::Set(name, value) => abi::set_header(map, name, value),
+            HeaderEdit::Remove(name) => abi::remove_header(map, name),
+            HeaderEdit::Add(name, value) => abi::add_header(map, name, value),
+        };
     }
 }
 

@@ -1,6 +1,6 @@
 //! `weir_rate_limit.wasm`: token-bucket rate limiting as an Envoy filter.
 
-use weir_engine::core::effects::{Effects, HeaderEdit};
+use weir_engine::core::effects::Effects;
 use weir_engine::core::headers::HeaderMap;
 use weir_engine::core::policy::Common;
 use weir_engine::limit::{Limiter, ResponsePlan, Worker};
@@ -53,8 +53,8 @@ impl Filter for RateLimit {
         _: &mut Worker,
         upstream: &HeaderMap,
         _: &mut HostPorts,
-    ) -> Vec<HeaderEdit> {
-        std::mem::take(plan).edits(upstream)
+    ) -> Effects {
+        std::mem::take(plan).edits(upstream).into()
     }
 
     fn tick(&mut self, ports: &mut HostPorts) {

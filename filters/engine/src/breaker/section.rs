@@ -17,7 +17,7 @@ use super::verdict::Verdict;
 use super::worker::Worker;
 use crate::core::answer::{Client, DegradeWay, UNAVAILABLE, degraded, missing_key};
 use crate::core::checks::duration;
-use crate::core::effects::Effects;
+use crate::core::effects::{Effects, HeaderEdit};
 use crate::core::headers::HeaderMap;
 use crate::core::index::Index;
 use crate::core::key::{Fingerprint, KeyOutcome, sticky_share};
@@ -341,7 +341,7 @@ fn refuse(
     effects.state = Some(format!("{word} rule={} reason={}", rule.id, refusal.reason));
     if let Some(fallback) = fallback {
         if let DegradeWay::RequestHeader(name, value) = &fallback.way {
-            effects.request_headers.push((name.clone(), value.clone()));
+            effects.headers.push(HeaderEdit::Set(name.clone(), value.clone()));
             return Some((fallback.marker.clone(), rule.id.clone()));
         }
         effects.reply = degraded(&rule.id, fallback, UNAVAILABLE, client);

@@ -2,6 +2,7 @@
 
 use super::cell::State;
 use super::testkit::{Ending, Vm, compile, one_rule};
+use crate::core::effects::HeaderEdit;
 use crate::sim::Process;
 
 const MS: u64 = 1_000_000;
@@ -98,7 +99,7 @@ fn a_fallback_answers_or_redirects() {
     let before = vm.cell();
     let decision = vm.get();
     assert!(decision.effects.reply.is_none());
-    assert_eq!(decision.effects.request_headers, [("x-to".to_string(), "spare".to_string())]);
+    assert_eq!(decision.effects.headers, [HeaderEdit::Set("x-to".into(), "spare".into())]);
     assert_eq!(decision.effects.state.as_deref(), Some("fallback rule=r reason=failure_rate"));
     // What the fallback answers counts nowhere.
     vm.end(decision, Ending::FAILED);

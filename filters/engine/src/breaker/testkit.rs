@@ -167,7 +167,7 @@ impl Vm {
 
 impl Decision {
     pub fn passes(&self) -> bool {
-        self.effects.reply.is_none() && self.effects.request_headers.is_empty()
+        self.effects.reply.is_none() && self.effects.headers.is_empty()
     }
 
     pub fn is_probe(&self) -> bool {

@@ -2,21 +2,32 @@
 
 use super::reply::LocalReply;
 
-/// For the request side.
+/// For the request side, or for the response side.
 #[derive(Debug, Default, PartialEq)]
 pub struct Effects {
-    /// Answer with this; nothing goes upstream.
+    /// Answer with this: in place of asking the upstream, or in place of what came.
     pub reply: Option<LocalReply>,
-    /// To be set on the request. Envoy selects the route anew.
-    pub request_headers: Vec<(String, String)>,
+    /// Changes of the headers in hand. On a request, Envoy selects the route anew.
+    pub headers: Vec<HeaderEdit>,
     /// What the access log and later filters should know, where there is something to say.
     pub state: Option<String>,
     /// The request is not to be charged again when an internal redirect brings it back.
     pub is_charged: bool,
 }
 
-/// One change of the response headers.
+impl From<Vec<HeaderEdit>> for Effects {
+    fn from(headers: Vec<HeaderEdit>) -> Effects {
+        Effects { headers, ..Effects::default() }
+    }
+}
+
+/// One change of a header map.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HeaderEdit {
+    /// One line with this value, in place of all of that name.
     Set(String, String),
+    /// All lines of that name go.
+    Remove(String),
+    /// One line more.
+    Add(String, String),
 }

@@ -12,6 +12,9 @@ pub const BLIND: Cas = 0;
 
 pub trait Clock {
     fn now(&mut self) -> Nanos;
+    /// Nanoseconds since 1970 by the wall clock, which may step: for stamps, and to compare with
+    /// stamps of Envoy's.
+    fn wall(&mut self) -> Nanos;
 }
 
 /// Data that all workers of a process share, with the semantics of proxy-wasm's C++ host: there is
@@ -49,6 +52,31 @@ pub trait Metrics {
     fn gauge(&mut self, name: &str, value: u64);
     /// Moves a gauge up or down: for what all workers count together.
     fn shift(&mut self, name: &str, by: i64);
+}
+
+/// Calls to clusters of Envoy's, from the tick. What becomes of one is told later, under its number.
+pub trait Calls {
+    /// A unary gRPC call. `None` where Envoy does not take it, e.g. for a cluster it does not know.
+    fn grpc(&mut self, call: &GrpcCall<'_>) -> Option<u32>;
+    /// A POST of bytes.
+    fn http(&mut self, call: &HttpCall<'_>) -> Option<u32>;
+}
+
+pub struct GrpcCall<'a> {
+    pub cluster: &'a str,
+    pub service: &'a str,
+    pub method: &'a str,
+    pub metadata: &'a [(String, String)],
+    pub message: &'a [u8],
+    pub timeout: Nanos,
+}
+
+pub struct HttpCall<'a> {
+    pub cluster: &'a str,
+    pub path: &'a str,
+    pub headers: &'a [(String, String)],
+    pub body: &'a [u8],
+    pub timeout: Nanos,
 }
 
 /// Labels the way Istio's `extraStatTags` reads them; the name of the metric follows.

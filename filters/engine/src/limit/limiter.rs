@@ -309,7 +309,8 @@ impl<'r> Bench<'r> {
                             return Decision { effects, response: None };
                         }
                         Action::GoOn { request_header, response_header } => {
-                            decision.effects.request_headers.push(request_header);
+                            let (name, value) = request_header;
+                            decision.effects.headers.push(HeaderEdit::Set(name, value));
                             decision.response.get_or_insert_default().headers.push(response_header);
                         }
                     }

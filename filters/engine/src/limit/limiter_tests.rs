@@ -1,6 +1,7 @@
 //! The section as a whole, on the simulated host.
 
 use super::super::testkit::{Vm, one_rule};
+use crate::core::effects::HeaderEdit;
 use crate::core::ports::Nanos;
 use crate::sim::Process;
 
@@ -192,10 +193,10 @@ fn degrade_by_header_and_by_answer() {
     let (_, mut vm) = start(
         "max_tokens: 1\nfill_interval: 60s\nat_limit: {degrade: {request_header: {name: X-Lite, value: 'on'}}}",
     );
-    assert!(vm.get("/").effects.request_headers.is_empty());
+    assert!(vm.get("/").effects.headers.is_empty());
     let decision = vm.get("/");
     assert!(decision.passes());
-    assert_eq!(decision.effects.request_headers, [("x-lite".to_string(), "on".to_string())]);
+    assert_eq!(decision.effects.headers, [HeaderEdit::Set("x-lite".into(), "on".into())]);
     let plan = decision.response.unwrap();
     assert_eq!(plan.headers, [("x-weir-degraded".to_string(), "r".to_string())]);
     let (_, mut vm) = start(
@@ -224,7 +225,6 @@ fn quota_headers_of_several_rules() {
 #[test]
 fn the_upstreams_stricter_quota_stays() {
     use super::ResponsePlan;
-    use crate::core::effects::HeaderEdit;
     use crate::core::headers::HeaderMap;
     let plan = || {
         let quota = super::Quota {
@@ -237,7 +237,11 @@ fn the_upstreams_stricter_quota_stays() {
     };
     let edited = |name: &str, value: &str| {
         let edits = plan().edits(&HeaderMap::from_pairs(&[(name, value)]));
-        edits.into_iter().map(|HeaderEdit::Set(name, _)| name).collect::<Vec<_>>()
+        let name = |edit| match edit {
+            HeaderEdit::Set(name, _) => name,
+            other => panic!("{other:?}"),
+        };
+        edits.into_iter().map(name).collect::<Vec<_>>()
     };
     assert_eq!(edited("ratelimit", r#""a";r=9;t=1, "b";t=3;r=4"#), ["x-ratelimit-remaining"]);
     assert_eq!(edited("ratelimit", r#""a";r=6"#).len(), 3);

@@ -1,0 +1,4 @@
+//! Trace context: carried, translated and restored; deadlines; sampling; spans.
+
+pub mod context;
+pub mod formats;
