@@ -14,6 +14,7 @@ pub mod load;
 pub mod paths;
 pub mod pki;
 pub mod policy;
+pub mod schema;
 pub mod scripted;
 pub mod upstream;
 pub mod wait;

@@ -29,13 +29,14 @@ enum Kind {
     Noop,
 }
 
-pub const MODULES: [Module; 3] = [
+pub const MODULES: [Module; 4] = [
     Module { package: "weir-rate-limit", artefact: "weir_rate_limit", kind: Kind::Filter },
     Module {
         package: "weir-circuit-breaker",
         artefact: "weir_circuit_breaker",
         kind: Kind::Filter,
     },
+    Module { package: "weir-trace-context", artefact: "weir_trace_context", kind: Kind::Filter },
     Module { package: "weir-noop-sdk", artefact: "noop_sdk", kind: Kind::Noop },
 ];
 

@@ -9,3 +9,4 @@ pub mod limit;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod trace;
+

@@ -4,7 +4,7 @@
 use crate::common::{Rig, is_open, one_rule};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use weir_integration_tests::paths;
+use weir_integration_tests::schema;
 
 /// The cases that the engine's own tests read as well.
 fn table() -> Vec<Value> {
@@ -56,29 +56,10 @@ fn every_field_has_a_bad_policy() {
     assert_eq!(names.len(), cases.len(), "a name is given twice");
     let covered: BTreeSet<String> =
         cases.iter().map(|case| case["field"].as_str().unwrap().to_owned()).collect();
-    let file = paths::root().join("protos/weir/v1/circuit_breaker.proto");
-    let fields = fields(&std::fs::read_to_string(file).expect("the schema"));
+    let fields = schema::fields(&["circuit_breaker.proto"]);
     assert!(fields.len() > 40, "the schema was not read: {fields:?}");
     let without: Vec<_> = fields.difference(&covered).collect();
     assert!(without.is_empty(), "fields without a bad policy: {without:?}");
     let unknown: Vec<_> = covered.difference(&fields).filter(|field| field.contains('.')).collect();
     assert!(unknown.is_empty(), "cases of fields that do not exist: {unknown:?}");
-}
-
-/// `Message.field` of all fields; what is inside an enum is none.
-fn fields(schema: &str) -> BTreeSet<String> {
-    let (mut fields, mut message, mut in_enum) = (BTreeSet::new(), "", false);
-    for line in schema.lines().map(str::trim).filter(|line| !line.starts_with("//")) {
-        let words: Vec<_> = line.split_whitespace().collect();
-        match words.as_slice() {
-            ["message", name, ..] => message = name,
-            ["enum", ..] => in_enum = true,
-            ["}"] => in_enum = false,
-            [.., name, "=", _] if !in_enum && !message.is_empty() => {
-                fields.insert(format!("{message}.{name}"));
-            }
-            _ => {}
-        }
-    }
-    fields
 }

@@ -122,7 +122,7 @@ impl Call {
                 continue;
             };
             // A local reply may look the same.
-            if integer(ports, b"upstream\0request_attempt_count").unwrap_or(0) > 0 {
+            if ports.integer(b"upstream\0request_attempt_count").unwrap_or(0) > 0 {
                 let now = ports.now();
                 ticket.open_for(length, now, ports);
             }
@@ -170,7 +170,7 @@ impl Call {
         let Ok(mut tickets) = self.tickets.try_borrow_mut() else { return };
         let tickets = std::mem::take(&mut *tickets);
         let status = match self.status.get() {
-            None => integer(ports, b"response\0code").and_then(|code| u16::try_from(code).ok()),
+            None => ports.integer(b"response\0code").and_then(|code| u16::try_from(code).ok()),
             known => known,
         };
         let details = ports.attribute(b"response\0code_details").unwrap_or_default();
@@ -179,11 +179,11 @@ impl Call {
         // calls on almost every request. What was reset later on has other details.
         let is_plain = details == b"via_upstream" && status.is_some_and(|status| status < 400);
         if !is_plain {
-            facts.attempts = integer(ports, b"upstream\0request_attempt_count").unwrap_or(0);
-            facts.flags = integer(ports, b"response\0flags").unwrap_or(0);
+            facts.attempts = ports.integer(b"upstream\0request_attempt_count").unwrap_or(0);
+            facts.flags = ports.integer(b"response\0flags").unwrap_or(0);
         }
         if self.is_grpc && facts.attempts > 0 {
-            facts.grpc = integer(ports, b"response\0grpc_status");
+            facts.grpc = ports.integer(b"response\0grpc_status");
         }
         let answered = self.answered_at.get().unwrap_or(now);
         for ticket in tickets {
@@ -242,12 +242,6 @@ impl Ticket {
             Change { result: (), writes }
         });
     }
-}
-
-/// Envoy's integers are 8 bytes, little-endian.
-fn integer(ports: &mut impl Attributes, path: &[u8]) -> Option<u64> {
-    let bytes = ports.attribute(path)?;
-    bytes.try_into().ok().map(u64::from_le_bytes)
 }
 
 fn number(text: &[u8]) -> Option<u64> {

@@ -10,13 +10,15 @@ use weir_protos::v1::{CircuitBreakerRule, OpenOnHeader, mode};
 use super::metrics::Counts;
 use super::reply::WhileOpen;
 use super::settings::Settings;
-use super::verdict::{Classes, Statuses};
+use super::verdict::Classes;
 use crate::core::checks::{duration, percent};
 use crate::core::headers::HeaderMap;
 use crate::core::key::{self, Fingerprint, Key};
 use crate::core::matcher::{MatchDefaults, Matcher, checked_header};
-use crate::core::policy::{Common, effective_mode, identifier};
+use crate::core::policy::{Common, effective_mode};
 use crate::core::ports::Nanos;
+use crate::core::rules::rule_id;
+use crate::core::statuses::Statuses;
 
 const MS: Nanos = 1_000_000;
 const S: Nanos = 1_000 * MS;
@@ -88,12 +90,7 @@ impl Rule {
         defaults: &MatchDefaults,
     ) -> Result<Option<Rule>, FieldError> {
         let at = |field: &str| format!("{path}.{field}");
-        identifier(&source.id, &at("id"))?;
-        if source.id == "none" || source.id == "other" {
-            let remedy =
-                "must not be `none` or `other`: metrics use these for what is no single rule";
-            return Err(FieldError::value(at("id"), format_args!("{:?}", source.id), remedy));
-        }
+        rule_id(&source.id, &at("id"))?;
         let key = Key::compile(&source.key, &common.color_header, &at("key"))?;
         let max_keys = source.max_keys.unwrap_or(DEFAULT_MAX_KEYS);
         if !(1..=MOST_KEYS).contains(&max_keys) {

@@ -25,6 +25,7 @@ use crate::core::policy::Common;
 use crate::core::ports::{Metrics, Nanos, Ports, Rng, SharedStore, labels};
 use crate::core::reply::trace_id;
 use crate::core::request::Request;
+use crate::core::rules::{Ids, check_unindexed};
 
 const MS: Nanos = 1_000_000;
 
@@ -33,9 +34,6 @@ const DEFAULT_SYNC: Nanos = 50 * MS;
 
 /// More rules than this are a mistake.
 const MAX_RULES: usize = 10_000;
-
-/// Rules that no index finds are tested on every request.
-const MAX_UNINDEXED: usize = 64;
 
 /// Rules whose state is looked at for its gauge, per tick.
 const GAUGES: usize = 16;
@@ -78,27 +76,17 @@ impl Breaker {
         )?
         .unwrap_or(DEFAULT_SYNC);
         let defaults = common.match_defaults(direction::Value::Outbound);
-        let mut ids = std::collections::BTreeMap::new();
+        let mut ids = Ids::default();
         let mut rules = Vec::with_capacity(section.rules.len());
         for (place, rule) in section.rules.iter().enumerate() {
             let path = format!("{path}.rules[{place}]");
             let compiled = Rule::compile(rule, &path, &common, section.mode(), sync, &defaults)?;
-            if let Some(first) = ids.insert(rule.id.as_str(), place) {
-                let remedy = format!("must be unique; rules[{first}] has it already");
-                let path = format!("{path}.id");
-                return Err(FieldError::value(path, format_args!("{:?}", rule.id), remedy));
-            }
+            ids.insert(&rule.id, place, &path)?;
             rules.extend(compiled.map(Rc::new));
         }
         let index = Index::build(rules.iter().map(|rule| &rule.matcher));
-        if let Some(rule) =
-            index.unindexed().get(MAX_UNINDEXED).and_then(|rule| rules.get(*rule as usize))
-        {
-            let remedy = "is one of more than 64 rules without an exact or prefix condition on path, \
-                          authority or a header; give it one";
-            let path = format!("{path}.rules");
-            return Err(FieldError::value(path, format_args!("{:?}", rule.id), remedy));
-        }
+        let id = |rule: usize| rules.get(rule).map(|rule| rule.id.as_str());
+        check_unindexed(&index, id, &format!("{path}.rules"))?;
         Ok(Breaker {
             labelled: (common.max_series / SERIES_PER_RULE) as usize,
             gauges: vec![None; rules.len()],

@@ -3,6 +3,8 @@
 use weir_protos::FieldError;
 use weir_protos::v1::{Failures, Ignore};
 
+use crate::core::statuses::Statuses;
+
 /// What is known of a call when it is over, or of a stream when its response headers came.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Facts<'a> {
@@ -108,7 +110,7 @@ impl Classes {
         }
         Ok(Classes {
             failed: Statuses::compile(&failures.http_statuses, &at("failures.http_statuses"))?
-                .unwrap_or(Statuses(vec![(500, 599)])),
+                .unwrap_or(Statuses::range(500, 599)),
             failed_grpc: codes(&failures.grpc_codes, &at("failures.grpc_codes"))?
                 .unwrap_or_else(|| DEFAULT_GRPC.iter().fold(0, |codes, code| codes | 1 << code)),
             ignored: Statuses::compile(&ignore.http_statuses, &at("ignore.http_statuses"))?
@@ -170,45 +172,6 @@ fn codes(codes: &[u32], path: &str) -> Result<Option<u32>, FieldError> {
         bits |= 1 << code;
     }
     Ok((!codes.is_empty()).then_some(bits))
-}
-
-/// HTTP statuses as ranges, ends included.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Statuses(Vec<(u16, u16)>);
-
-impl Statuses {
-    /// `None` for an empty list.
-    pub fn compile(list: &[String], path: &str) -> Result<Option<Statuses>, FieldError> {
-        if list.len() > 64 {
-            return Err(FieldError::value(path, list.len(), "entries: must be at most 64"));
-        }
-        let each = list.iter().enumerate().map(|(place, text)| {
-            range(text).ok_or_else(|| {
-                let remedy = "must be a status from 100 to 599 or a range such as 500-599";
-                FieldError::value(format!("{path}[{place}]"), format_args!("{text:?}"), remedy)
-            })
-        });
-        let ranges = each.collect::<Result<Vec<_>, _>>()?;
-        Ok((!ranges.is_empty()).then_some(Statuses(ranges)))
-    }
-
-    pub fn one(status: u16) -> Statuses {
-        Statuses(vec![(status, status)])
-    }
-
-    pub fn has(&self, status: u16) -> bool {
-        self.0.iter().any(|(first, last)| (*first..=*last).contains(&status))
-    }
-}
-
-fn range(text: &str) -> Option<(u16, u16)> {
-    let status = |text: &str| {
-        let digits = text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_digit());
-        text.parse::<u16>().ok().filter(|status| digits && (100..=599).contains(status))
-    };
-    let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let (first, last) = (status(first)?, status(last)?);
-    (first <= last).then_some((first, last))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use super::reply::{LocalReply, Problem};
 
 /// gRPC status codes.
 pub const INVALID_ARGUMENT: i32 = 3;
+pub const DEADLINE_EXCEEDED: i32 = 4;
 pub const RESOURCE_EXHAUSTED: i32 = 8;
 pub const UNAVAILABLE: i32 = 14;
 

@@ -81,7 +81,7 @@ impl HeaderMap {
     }
 
     /// The values of all lines of that name, which is in lower case.
-    pub fn all<'m>(&'m self, name: &'m [u8]) -> impl Iterator<Item = &'m [u8]> {
+    pub fn all<'m, 'n>(&'m self, name: &'n [u8]) -> impl Iterator<Item = &'m [u8]> + use<'m, 'n> {
         self.lines
             .iter()
             .filter(move |line| line.name.1 as usize == name.len() && self.slice(line.name) == name)
@@ -89,8 +89,14 @@ impl HeaderMap {
     }
 
     /// The first line of that name.
-    pub fn get<'m>(&'m self, name: &'m [u8]) -> Option<&'m [u8]> {
+    pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
         self.all(name).next()
+    }
+
+    /// The only line of that name: of two nobody knows which one counts.
+    pub fn get_one(&self, name: &[u8]) -> Option<&[u8]> {
+        let mut lines = self.all(name);
+        lines.next().filter(|_| lines.next().is_none())
     }
 
     pub fn len(&self) -> usize {

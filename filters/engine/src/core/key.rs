@@ -15,7 +15,7 @@ use super::request::Request;
 use super::source::Source;
 
 /// More parts than this are a mistake, and each costs a look at the request.
-const MAX_PARTS: usize = 16;
+pub const MAX_PARTS: usize = 16;
 
 /// The secret under which keys are hashed: a client that knows the code still cannot choose which
 /// slot its key falls into, nor find two keys with one fingerprint.
@@ -108,6 +108,19 @@ pub fn set_key(rule: &[u8], set: u32) -> Vec<u8> {
 /// choose its set, so others are used here.
 pub fn sticky_share(fingerprint: Fingerprint) -> u32 {
     u32::try_from((fingerprint >> 16) % 10_000).unwrap_or(0)
+}
+
+/// A value of the request that is not part of a key; without it there is none.
+pub fn value_source(
+    part: &KeyPart,
+    color_header: &[u8],
+    path: &str,
+) -> Result<Source, FieldError> {
+    if part.on_missing() != OnMissing::Unspecified {
+        let path = format!("{path}.on_missing");
+        return Err(FieldError::at(path, "is for keys of rules; leave it out"));
+    }
+    compile_part(part, color_header, path)
 }
 
 fn compile_part(part: &KeyPart, color_header: &[u8], path: &str) -> Result<Source, FieldError> {

@@ -40,6 +40,10 @@ pub trait Attributes {
     /// `path` has its segments separated by NUL. The encoding is Envoy's: text as it is, integers
     /// as 8 bytes little-endian.
     fn attribute(&mut self, path: &[u8]) -> Option<Vec<u8>>;
+
+    fn integer(&mut self, path: &[u8]) -> Option<u64> {
+        self.attribute(path)?.try_into().ok().map(u64::from_le_bytes)
+    }
 }
 
 pub trait Rng {

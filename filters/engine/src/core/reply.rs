@@ -33,6 +33,11 @@ impl Problem<'_> {
     /// None of the texts needs escaping but `detail`, which holds no quotes: they are our own
     /// sentences, rule ids and hexadecimal digits.
     pub fn to_json(&self) -> Vec<u8> {
+        self.to_json_with(&[])
+    }
+
+    /// With more members, whose values need no escaping either.
+    pub fn to_json_with(&self, more: &[(&str, Option<&str>)]) -> Vec<u8> {
         let mut json = format!(
             r#"{{"type":"{}","title":"{}","status":{},"detail":"{}","reason":"{}""#,
             self.kind, self.title, self.status, self.detail, self.reason
@@ -42,10 +47,10 @@ impl Problem<'_> {
             json.push_str(&self.violated.join(r#"",""#));
             json.push_str(r#""]"#);
         }
-        if let Some(trace_id) = self.trace_id {
-            json.push_str(r#","trace_id":""#);
-            json.push_str(trace_id);
-            json.push('"');
+        for (name, value) in [("trace_id", self.trace_id)].iter().chain(more) {
+            if let Some(value) = value {
+                json.push_str(&format!(r#","{name}":"{value}""#));
+            }
         }
         json.push_str("}\n");
         json.into_bytes()

@@ -23,12 +23,10 @@ use crate::core::policy::Common;
 use crate::core::ports::{Clock, Metrics, Nanos, Ports, Rng, SharedStore};
 use crate::core::reply::{LocalReply, trace_id};
 use crate::core::request::Request;
+use crate::core::rules::{Ids, check_unindexed};
 
 /// More rules than this are a mistake, or work for a service.
 const MAX_RULES: usize = 10_000;
-
-/// Rules that no index finds are tested on every request.
-const MAX_UNINDEXED: usize = 64;
 
 /// What is to be done with a request, and with its response.
 #[derive(Debug, Default, PartialEq)]
@@ -129,33 +127,17 @@ impl Limiter {
             return Err(FieldError::value(format!("{path}.rules"), section.rules.len(), remedy));
         }
         let defaults = common.match_defaults(direction::Value::Inbound);
-        let mut ids = std::collections::BTreeMap::new();
+        let mut ids = Ids::default();
         let mut rules = Vec::with_capacity(section.rules.len());
         for (place, rule) in section.rules.iter().enumerate() {
             let path = format!("{path}.rules[{place}]");
             let compiled = Rule::compile(rule, &path, &common, section.mode(), &defaults)?;
-            if let Some(first) = ids.insert(rule.id.as_str(), place) {
-                let remedy = format!("must be unique; rules[{first}] has it already");
-                return Err(FieldError::value(
-                    format!("{path}.id"),
-                    format_args!("{:?}", rule.id),
-                    remedy,
-                ));
-            }
+            ids.insert(&rule.id, place, &path)?;
             rules.extend(compiled);
         }
         let index = Index::build(rules.iter().map(|rule| &rule.matcher));
-        if let Some(rule) =
-            index.unindexed().get(MAX_UNINDEXED).and_then(|rule| rules.get(*rule as usize))
-        {
-            let remedy = "is one of more than 64 rules without an exact or prefix condition on path, \
-                          authority or a header; give it one";
-            return Err(FieldError::value(
-                format!("{path}.rules"),
-                format_args!("{:?}", rule.id),
-                remedy,
-            ));
-        }
+        let id = |rule: usize| rules.get(rule).map(|rule| rule.id.as_str());
+        check_unindexed(&index, id, &format!("{path}.rules"))?;
         Ok(Limiter {
             counters: Counters::new(rules.len()),
             crew: Crew::new(&common.identity.state_prefix, vm),

@@ -13,8 +13,9 @@ use super::table::Before;
 use crate::core::checks::{self, Seconds};
 use crate::core::key::{self, Fingerprint, Key};
 use crate::core::matcher::{MatchDefaults, Matcher};
-use crate::core::policy::{Common, effective_mode, identifier};
+use crate::core::policy::{Common, effective_mode};
 use crate::core::ports::Nanos;
+use crate::core::rules::rule_id;
 
 /// Keys that a rule remembers unless the policy says otherwise.
 const DEFAULT_MAX_KEYS: u32 = 10_000;
@@ -71,16 +72,7 @@ impl Rule {
         section: mode::Value,
         defaults: &MatchDefaults,
     ) -> Result<Option<Rule>, FieldError> {
-        identifier(&source.id, &format!("{path}.id"))?;
-        if source.id == "none" || source.id == "other" {
-            let remedy =
-                "must not be `none` or `other`: metrics use these for what is no single rule";
-            return Err(FieldError::value(
-                format!("{path}.id"),
-                format_args!("{:?}", source.id),
-                remedy,
-            ));
-        }
+        rule_id(&source.id, &format!("{path}.id"))?;
         refuse_what_is_not_built(source, path)?;
         let key = Key::compile(&source.key, &common.color_header, &format!("{path}.key"))?;
         let max_keys = source.max_keys.unwrap_or(DEFAULT_MAX_KEYS);

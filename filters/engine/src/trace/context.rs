@@ -15,6 +15,9 @@ impl TraceId {
         (id != 0).then_some(TraceId(id))
     }
 
+    /// Where a host has no randomness at all: valid, and told by its look.
+    pub const ONE: TraceId = TraceId(1);
+
     pub fn get(self) -> u128 {
         self.0
     }
@@ -32,6 +35,9 @@ impl SpanId {
     pub fn new(id: u64) -> Option<SpanId> {
         (id != 0).then_some(SpanId(id))
     }
+
+    /// See [`TraceId::ONE`].
+    pub const ONE: SpanId = SpanId(1);
 
     pub fn get(self) -> u64 {
         self.0
