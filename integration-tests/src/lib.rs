@@ -15,6 +15,7 @@ pub mod paths;
 pub mod pki;
 pub mod policy;
 pub mod scripted;
+mod serving;
 pub mod upstream;
 pub mod wait;
 
