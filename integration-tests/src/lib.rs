@@ -6,6 +6,8 @@
 //!
 //! Everything panics with a sentence that says what to do: it is test code.
 
+pub mod app;
+pub mod crowd;
 pub mod envoy;
 pub mod host_calls;
 pub mod http;
@@ -19,6 +21,8 @@ mod serving;
 pub mod upstream;
 pub mod wait;
 
+pub use app::{Account, App, Calls, Forward, Manner, Think};
+pub use crowd::Crowd;
 pub use envoy::{Cluster, Envoy, Filter, Listener, Route};
 pub use http::{Client, H1Conn, H2Conn, Request, Response};
 pub use load::Load;

@@ -127,7 +127,7 @@ async fn answer(
     Ok(response)
 }
 
-fn record(request: &hyper::Request<Incoming>) -> Seen {
+pub(crate) fn record(request: &hyper::Request<Incoming>) -> Seen {
     let latin1 = |bytes: &[u8]| bytes.iter().map(|b| char::from(*b)).collect::<String>();
     let mut headers: Vec<_> = request
         .headers()
