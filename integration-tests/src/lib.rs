@@ -7,6 +7,7 @@
 //! Everything panics with a sentence that says what to do: it is test code.
 
 pub mod app;
+pub mod chain;
 pub mod crowd;
 pub mod envoy;
 pub mod host_calls;
@@ -22,6 +23,7 @@ pub mod upstream;
 pub mod wait;
 
 pub use app::{Account, App, Calls, Forward, Manner, Think};
+pub use chain::Chain;
 pub use crowd::Crowd;
 pub use envoy::{Cluster, Envoy, Filter, Listener, Route};
 pub use http::{Client, H1Conn, H2Conn, Request, Response};
