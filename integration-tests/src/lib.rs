@@ -8,6 +8,7 @@
 
 pub mod app;
 pub mod chain;
+pub mod collector;
 pub mod crowd;
 pub mod envoy;
 pub mod host_calls;
@@ -24,6 +25,7 @@ pub mod wait;
 
 pub use app::{Account, App, Calls, Forward, Manner, Think};
 pub use chain::Chain;
+pub use collector::{Collector, Collects};
 pub use crowd::Crowd;
 pub use envoy::{Cluster, Envoy, Filter, Listener, Route};
 pub use http::{Client, H1Conn, H2Conn, Request, Response};
