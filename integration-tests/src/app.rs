@@ -117,6 +117,11 @@ impl Account {
         Some(self.headers.get(name)?.join(","))
     }
 
+    /// A header as it came to the hop, where the chain taps it.
+    pub fn tapped(&self, name: &str) -> Option<String> {
+        self.header(&format!("x-lab-{}-{name}", self.app))
+    }
+
     /// This application, the one that its first call reached, and so on.
     pub fn trail(&self) -> Vec<&Account> {
         std::iter::successors(Some(self), |account| account.next.first()?.account.as_ref())

@@ -166,8 +166,8 @@ impl Builder {
         self
     }
 
-    /// Copies this header to `x-lab-<name>` as it comes to the first listener of a hop, before the
-    /// filter sees it: what the hop before has sent.
+    /// Copies this header as it comes to the first listener of each hop, before the filter sees it:
+    /// what the hop before has sent. To `x-lab-a-<header>` at hop 0, and so on.
     pub fn tap(mut self, header: &str) -> Self {
         self.taps.push(header.to_owned());
         self
@@ -202,14 +202,15 @@ impl Builder {
             builder = builder.module(module.clone());
         }
         if let Some(app) = &app {
-            let listener = self.tapped(Listener::inbound("in")).route(Route::prefix("/", "app"));
+            let listener =
+                self.tapped(number, Listener::inbound("in")).route(Route::prefix("/", "app"));
             builder = builder.listener((self.dress)(self.filtered(listener)));
             builder = builder.cluster(Cluster::h1("app", app.address));
         }
         if let Some(next) = next {
             let mut listener = Listener::outbound("out").route(Route::prefix("/", "next"));
             if app.is_none() {
-                listener = self.tapped(listener);
+                listener = self.tapped(number, listener);
             }
             builder = builder.listener((self.dress)(self.filtered(listener)));
             builder = builder.cluster(Cluster::followed("next", next));
@@ -225,15 +226,15 @@ impl Builder {
         Hop { envoy, app }
     }
 
-    fn tapped(&self, listener: Listener) -> Listener {
+    fn tapped(&self, hop: usize, listener: Listener) -> Listener {
         if self.taps.is_empty() {
             return listener;
         }
         let copy = |header: &String| {
+            let to = format!("x-lab-{}-{header}", name(hop));
             format!(
-                "h:headers():remove('x-lab-{header}') \
-                 local v = h:headers():get('{header}') \
-                 if v then h:headers():add('x-lab-{header}', v) end "
+                "local v = h:headers():get('{header}') \
+                 if v then h:headers():replace('{to}', v) else h:headers():remove('{to}') end "
             )
         };
         let copies: String = self.taps.iter().map(copy).collect();
