@@ -6,6 +6,10 @@
 //!
 //! Everything panics with a sentence that says what to do: it is test code.
 
+pub mod app;
+pub mod chain;
+pub mod collector;
+pub mod crowd;
 pub mod envoy;
 pub mod host_calls;
 pub mod http;
@@ -16,9 +20,14 @@ pub mod pki;
 pub mod policy;
 pub mod schema;
 pub mod scripted;
+mod serving;
 pub mod upstream;
 pub mod wait;
 
+pub use app::{Account, App, Calls, Forward, Manner, Think};
+pub use chain::Chain;
+pub use collector::{Collector, Collects};
+pub use crowd::Crowd;
 pub use envoy::{Cluster, Envoy, Filter, Listener, Route};
 pub use http::{Client, H1Conn, H2Conn, Request, Response};
 pub use load::Load;

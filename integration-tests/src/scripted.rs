@@ -2,6 +2,7 @@
 //!
 //! HTTP/1.1 and HTTP/2 (prior knowledge) on one port. It counts what arrives and what is in flight.
 
+use crate::serving::{self, Serving};
 use hyper::body::{Bytes, Frame, Incoming};
 use hyper::header::{HeaderMap, HeaderValue};
 use hyper::service::service_fn;
@@ -9,14 +10,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use std::collections::VecDeque;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 /// What a request gets.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,8 +53,7 @@ pub struct Scripted {
     pub address: SocketAddr,
     script: watch::Sender<Script>,
     counts: Arc<Counts>,
-    stop: Option<tokio::sync::oneshot::Sender<()>>,
-    thread: Option<std::thread::JoinHandle<()>>,
+    _serving: Serving,
 }
 
 #[derive(Default)]
@@ -76,24 +75,17 @@ impl Scripted {
     /// Starts on a free port of the loopback interface.
     pub fn start(script: Script) -> Self {
         let (script, following) = watch::channel(script);
-        let (stop, stopped) = tokio::sync::oneshot::channel();
-        let (bound, address) = mpsc::channel();
+        let (listener, address) = serving::bind();
         let counts = Arc::new(Counts::default());
         let shared = counts.clone();
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .expect("a runtime");
-            runtime.block_on(async move {
-                tokio::select! {
-                    () = serve(following, shared, bound) => {}
-                    _ = stopped => {}
-                }
-            });
+        let serving = Serving::start(move || {
+            let refuses = |script: &Script| *script == Script::Refuse;
+            let scripts = following.clone();
+            serving::accept(listener, following, refuses, move |socket| {
+                converse(socket, scripts.clone(), shared.clone())
+            })
         });
-        let address = address.recv().expect("the upstream binds a port");
-        Self { address, script, counts, stop: Some(stop), thread: Some(thread) }
+        Self { address, script, counts, _serving: serving }
     }
 
     /// From now on requests get this.
@@ -112,66 +104,11 @@ impl Scripted {
     }
 }
 
-impl Drop for Scripted {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-async fn serve(
-    mut script: watch::Receiver<Script>,
-    counts: Arc<Counts>,
-    bound: mpsc::Sender<SocketAddr>,
-) {
-    let mut listener = Some(bind((Ipv4Addr::LOCALHOST, 0).into()).await);
-    let socket = listener.as_ref().expect("bound");
-    let address = socket.local_addr().expect("a bound socket has an address");
-    bound.send(address).expect("the starter waits");
-    let mut connections = JoinSet::new();
-    loop {
-        let refuses = *script.borrow_and_update() == Script::Refuse;
-        if refuses {
-            listener = None;
-            connections.shutdown().await;
-            // The starter is gone when this fails, and the upstream with it.
-            if script.changed().await.is_err() {
-                return;
-            }
-            continue;
-        }
-        let open = match listener.take() {
-            Some(open) => open,
-            None => bind(address).await,
-        };
-        tokio::select! {
-            accepted = open.accept() => {
-                if let Ok((socket, _)) = accepted {
-                    connections.spawn(converse(socket, script.clone(), counts.clone()));
-                }
-            }
-            changed = script.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-            }
-        }
-        listener = Some(open);
-    }
-}
-
-async fn bind(address: SocketAddr) -> tokio::net::TcpListener {
-    tokio::net::TcpListener::bind(address).await.expect("a free port, or the one we had")
-}
-
 async fn converse(
     socket: tokio::net::TcpStream,
     script: watch::Receiver<Script>,
     counts: Arc<Counts>,
 ) {
-    let _ = socket.set_nodelay(true);
     let service =
         service_fn(move |request| answer(script.borrow().clone(), counts.clone(), request));
     // A connection that the test, Envoy or the script cuts is no event.
@@ -258,7 +195,7 @@ async fn answer(
 }
 
 /// SplitMix64.
-fn draw(seed: u64, number: usize) -> u64 {
+pub(crate) fn draw(seed: u64, number: usize) -> u64 {
     let mut mixed = seed.wrapping_add((number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -5,6 +5,7 @@
 //! `x-test-status`, `x-test-delay-ms`, `x-test-answer-header: name=value` (repeatable). A path
 //! `/redirect/x` is answered with 302 to `/x`. gRPC calls get an empty message and status 0.
 
+use crate::serving::{self, Serving};
 use hyper::body::{Bytes, Frame, Incoming, SizeHint};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::service::service_fn;
@@ -13,12 +14,13 @@ use hyper_util::server::conn::auto;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
 
 /// A request that arrived.
 #[derive(Clone, Debug)]
@@ -41,36 +43,22 @@ pub struct Upstream {
     pub name: String,
     pub address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
-    stop: Option<tokio::sync::oneshot::Sender<()>>,
-    thread: Option<std::thread::JoinHandle<()>>,
+    _serving: Serving,
 }
 
 impl Upstream {
     /// Starts on a free port of the loopback interface.
     pub fn start(name: &str) -> Self {
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let (stop, stopped) = tokio::sync::oneshot::channel();
-        let (bound, address) = mpsc::channel();
+        let (listener, address) = serving::bind();
         let (shared, label) = (seen.clone(), name.to_owned());
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .expect("a runtime");
-            runtime.block_on(async move {
-                tokio::select! {
-                    () = serve(label, shared, bound) => {}
-                    _ = stopped => {}
-                }
-            });
+        let serving = Serving::start(move || async move {
+            // Never refuses.
+            let (_keep, always) = watch::channel(());
+            let converse = move |socket| converse(socket, label.clone(), shared.clone());
+            serving::accept(listener, always, |()| false, converse).await;
         });
-        Self {
-            name: name.to_owned(),
-            address: address.recv().expect("the upstream binds a port"),
-            seen,
-            stop: Some(stop),
-            thread: Some(thread),
-        }
+        Self { name: name.to_owned(), address, seen, _serving: serving }
     }
 
     /// What arrived so far.
@@ -85,38 +73,16 @@ impl Upstream {
     }
 }
 
-impl Drop for Upstream {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
 fn lock(seen: &Mutex<Vec<Seen>>) -> MutexGuard<'_, Vec<Seen>> {
     seen.lock().unwrap_or_else(|e| e.into_inner())
 }
 
-async fn serve(name: String, seen: Arc<Mutex<Vec<Seen>>>, bound: mpsc::Sender<SocketAddr>) {
-    let listener =
-        tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
-    bound
-        .send(listener.local_addr().expect("a bound socket has an address"))
-        .expect("the starter waits");
-    loop {
-        let Ok((socket, _)) = listener.accept().await else {
-            continue;
-        };
-        let (name, seen) = (name.clone(), seen.clone());
-        tokio::spawn(async move {
-            let service = service_fn(move |request| answer(name.clone(), seen.clone(), request));
-            // A connection that the test or Envoy cuts is no event of the upstream.
-            let _ = auto::Builder::new(TokioExecutor::new())
-                .serve_connection(TokioIo::new(socket), service)
-                .await;
-        });
-    }
+async fn converse(socket: TcpStream, name: String, seen: Arc<Mutex<Vec<Seen>>>) {
+    let service = service_fn(move |request| answer(name.clone(), seen.clone(), request));
+    // A connection that the test or Envoy cuts is no event of the upstream.
+    let _ = auto::Builder::new(TokioExecutor::new())
+        .serve_connection(TokioIo::new(socket), service)
+        .await;
 }
 
 async fn answer(
@@ -161,7 +127,7 @@ async fn answer(
     Ok(response)
 }
 
-fn record(request: &hyper::Request<Incoming>) -> Seen {
+pub(crate) fn record(request: &hyper::Request<Incoming>) -> Seen {
     let latin1 = |bytes: &[u8]| bytes.iter().map(|b| char::from(*b)).collect::<String>();
     let mut headers: Vec<_> = request
         .headers()

@@ -5,14 +5,23 @@ use serde_json::{Value, json};
 use std::net::SocketAddr;
 
 /// Where a route leads.
+#[derive(Clone)]
 pub struct Cluster {
     name: String,
     endpoint: Endpoint,
-    http2: bool,
+    protocol: Protocol,
     tls: Option<Value>,
     options: Vec<(String, Value)>,
 }
 
+#[derive(Clone, Copy, PartialEq)]
+enum Protocol {
+    H1,
+    H2,
+    Followed,
+}
+
+#[derive(Clone)]
 enum Endpoint {
     Tcp(SocketAddr),
     /// A listener of the same Envoy, by its name.
@@ -25,7 +34,7 @@ impl Cluster {
         Self {
             name: name.to_owned(),
             endpoint: Endpoint::Tcp(address),
-            http2: false,
+            protocol: Protocol::H1,
             tls: None,
             options: Vec::new(),
         }
@@ -33,7 +42,12 @@ impl Cluster {
 
     /// HTTP/2 with prior knowledge, for gRPC.
     pub fn h2(name: &str, address: SocketAddr) -> Self {
-        Self { http2: true, ..Self::h1(name, address) }
+        Self { protocol: Protocol::H2, ..Self::h1(name, address) }
+    }
+
+    /// The protocol in which the request came.
+    pub fn followed(name: &str, address: SocketAddr) -> Self {
+        Self { protocol: Protocol::Followed, ..Self::h1(name, address) }
     }
 
     /// Leads to a listener made with [`super::Listener::internal`].
@@ -41,7 +55,7 @@ impl Cluster {
         Self {
             name: name.to_owned(),
             endpoint: Endpoint::Listener(listener.to_owned()),
-            http2: false,
+            protocol: Protocol::H1,
             tls: None,
             options: Vec::new(),
         }
@@ -81,11 +95,19 @@ impl Cluster {
                 "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
             },
         });
-        if self.http2 {
+        let protocols = match self.protocol {
+            Protocol::H1 => None,
+            Protocol::H2 => Some(("explicit_http_config", json!({"http2_protocol_options": {}}))),
+            Protocol::Followed => Some((
+                "use_downstream_protocol_config",
+                json!({"http_protocol_options": {}, "http2_protocol_options": {}}),
+            )),
+        };
+        if let Some((how, protocols)) = protocols {
             cluster["typed_extension_protocol_options"] = json!({
                 "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                     "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-                    "explicit_http_config": {"http2_protocol_options": {}},
+                    how: protocols,
                 },
             });
         }

@@ -23,6 +23,14 @@ impl Route {
         }))
     }
 
+    /// CONNECT, to a cluster that gets it as a request; the listener has to allow the upgrade.
+    pub fn connect(cluster: &str) -> Self {
+        Self(json!({
+            "match": {"connect_matcher": {}},
+            "route": {"cluster": cluster, "timeout": "15s"},
+        }))
+    }
+
     pub fn named(mut self, name: &str) -> Self {
         self.0["name"] = json!(name);
         self

@@ -53,6 +53,13 @@ impl Envoy {
         all.into_iter().map(|(n, v)| (bare(n), v)).collect()
     }
 
+    /// The sum of our counters whose name holds all of these parts.
+    pub fn metric_with(&self, parts: &[&str]) -> u64 {
+        let metrics = self.weir_metrics();
+        let named = metrics.iter().filter(|(name, _)| parts.iter().all(|part| name.contains(part)));
+        named.map(|(_, value)| value).sum()
+    }
+
     /// Connections that each worker took on a listener, in the workers' order.
     pub fn connections_by_worker(&self, listener: &str) -> Vec<u64> {
         let prefix = regex_lite::escape(listener);
