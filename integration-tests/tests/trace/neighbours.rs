@@ -6,7 +6,8 @@ use weir_integration_tests::{Filter, Listener, Request};
 
 /// Envoy's OpenTelemetry tracer; what it exports goes to the echo, which takes anything.
 fn traced(listener: Listener, percent: u32) -> Listener {
-    listener.hcm(
+    // Its decision goes by the request id.
+    listener.hcm("generate_request_id", json!(true)).hcm(
         "tracing",
         json!({
             "random_sampling": {"value": percent},
