@@ -28,9 +28,9 @@ impl<'a> Ot<'a> {
         };
         Ot {
             threshold: first(b"th").and_then(Threshold::parse),
-            randomness: first(b"rv").filter(|rv| rv.len() == RANDOMNESS_DIGITS).and_then(|rv| {
-                lower_hex(rv).and_then(|number| u64::try_from(number).ok())
-            }),
+            randomness: first(b"rv")
+                .filter(|rv| rv.len() == RANDOMNESS_DIGITS)
+                .and_then(|rv| lower_hex(rv).and_then(|number| u64::try_from(number).ok())),
             rest: value,
         }
     }
@@ -92,19 +92,55 @@ mod tests {
     #[test]
     fn the_sentences() {
         for (quotation, value, th, rv, written) in [
-            ("a semicolon separated list", "th:c;rv:0123456789abcd", threshold("c"), Some(0x01_2345_6789_abcd), Some("th:c;rv:0123456789abcd")),
-            ("th: indicates that no traces are being rejected", "th:0", threshold("0"), None, Some("th:0")),
+            (
+                "a semicolon separated list",
+                "th:c;rv:0123456789abcd",
+                threshold("c"),
+                Some(0x01_2345_6789_abcd),
+                Some("th:c;rv:0123456789abcd"),
+            ),
+            (
+                "th: indicates that no traces are being rejected",
+                "th:0",
+                threshold("0"),
+                None,
+                Some("th:0"),
+            ),
             ("th: between 1 and 14 hexadecimal digits", "th:000000000000000", None, None, None),
             ("th: between 1 and 14 hexadecimal digits", "th:", None, None, None),
             ("th: hexadecimal digits", "th:xyz", None, None, None),
             ("th: trailing zeros are left out", "th:c00", threshold("c"), None, Some("th:c")),
             ("rv: 14 hexadecimal digits", "rv:0123", None, None, None),
-            ("rv: 14 hexadecimal digits", "rv:00000000000000", None, Some(0), Some("rv:00000000000000")),
-            ("preserve existing values of other concerns", "p:8;th:8;r:62", threshold("8"), None, Some("th:8;p:8;r:62")),
-            ("the used keys MUST be unique: the first counts", "th:8;th:c", threshold("8"), None, Some("th:8")),
+            (
+                "rv: 14 hexadecimal digits",
+                "rv:00000000000000",
+                None,
+                Some(0),
+                Some("rv:00000000000000"),
+            ),
+            (
+                "preserve existing values of other concerns",
+                "p:8;th:8;r:62",
+                threshold("8"),
+                None,
+                Some("th:8;p:8;r:62"),
+            ),
+            (
+                "the used keys MUST be unique: the first counts",
+                "th:8;th:c",
+                threshold("8"),
+                None,
+                Some("th:8"),
+            ),
             ("list-member = key \":\" value", "th;x;:y;a:b", None, None, Some("a:b")),
             ("key = lcalpha *(lcalpha / DIGIT)", "A:1;1a:2;a1:3", None, None, Some("a1:3")),
-            ("chr = ucalpha / lcalpha / DIGIT / . / _ / -", "a:Zz9._-;b:x y;c:%", None, None, Some("a:Zz9._-")),
+            (
+                "chr = ucalpha / lcalpha / DIGIT / . / _ / -",
+                "a:Zz9._-;b:x y;c:%",
+                None,
+                None,
+                Some("a:Zz9._-"),
+            ),
             ("value = *(chr)", "a:", None, None, Some("a:")),
             ("an empty list", "", None, None, None),
         ] {

@@ -78,32 +78,29 @@ impl<'a> TraceState<'a> {
                 (Some(key), member.is_valid().then_some(member))
             }
         };
-        let others = || self.iter().filter(|it| own_key.is_none_or(|key| it.key != key.as_bytes()));
-        // "Modified keys MUST be moved to the beginning (left) of the list" (section 3.5).
-        let room = MEMBERS.saturating_sub(usize::from(own.is_some()));
-        let all = || own.iter().chain(others().take(room));
-
-        let mut size = all().map(Member::size).fold(0_usize, usize::saturating_add);
-        let mut long_to_drop = 0_usize;
-        // The size counts a comma for each member, the last of which has none.
-        for member in others().take(room).filter(|member| member.len() > LONG) {
-            if size > CHARACTERS.saturating_add(1) {
-                size = size.saturating_sub(member.size());
-                long_to_drop = long_to_drop.saturating_add(1);
+        let others = self.iter().filter(|it| own_key.is_none_or(|key| it.key != key.as_bytes()));
+        // "Modified keys MUST be moved to the beginning (left) of the list" (section 3.5). What
+        // finds no slot falls off the right.
+        let mut slots: [Option<&Member<'_>>; MEMBERS] = [None; MEMBERS];
+        for (slot, member) in slots.iter_mut().zip(own.iter().chain(others)) {
+            *slot = Some(member);
+        }
+        // Each member counts a comma, and the last has none.
+        let most = CHARACTERS.saturating_add(1);
+        let mut size = slots.iter().flatten().map(|it| it.size()).fold(0, usize::saturating_add);
+        let ours = usize::from(own.is_some());
+        // Long ones first, then any, always the rightmost: the oldest.
+        for longer_than in [LONG, 0] {
+            for slot in slots.iter_mut().skip(ours).rev() {
+                if size > most
+                    && let Some(gone) = slot.take_if(|it| it.len() > longer_than)
+                {
+                    size = size.saturating_sub(gone.size());
+                }
             }
         }
-        let mut line = String::with_capacity(size.min(CHARACTERS));
-        for (place, member) in all().enumerate() {
-            let is_own = place == 0 && own.is_some();
-            if !is_own && member.len() > LONG && long_to_drop > 0 {
-                long_to_drop = long_to_drop.saturating_sub(1);
-                continue;
-            }
-            // From here on it is the right end that goes: nothing after the first that does not
-            // fit, or a shorter one would overtake it.
-            if !is_own && line.len().saturating_add(member.size()) > CHARACTERS {
-                break;
-            }
+        let mut line = String::with_capacity(size);
+        for member in slots.iter().flatten() {
             if !line.is_empty() {
                 line.push(',');
             }

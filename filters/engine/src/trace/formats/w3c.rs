@@ -147,7 +147,8 @@ mod tests {
                 is_random: carried.is_random,
                 is_debug: false,
             };
-            prop_assert!(write(&context).ends_with(&format!("-{:02x}", flags & 3)));
+            let end = format!("-{:02x}", flags & 3);
+            prop_assert!(write(&context).ends_with(&end));
         }
     }
 }
