@@ -14,6 +14,7 @@ pub mod regex;
 pub mod reloads;
 pub mod reply;
 pub mod request;
+pub mod restore;
 pub mod secret;
 pub mod source;
 pub mod template;
