@@ -8,6 +8,7 @@ use weir_engine::core::ports::{Attributes, SharedStore};
 use weir_engine::core::regex::Regex;
 use weir_engine::core::reply::trace_id;
 use weir_engine::core::request::{Request, normal_authority};
+use weir_engine::core::restore;
 use weir_engine::core::source::Source;
 use weir_engine::core::template::Template;
 use weir_engine::limit::{Limiter, Worker, slots};
@@ -118,6 +119,24 @@ pub fn breaker_slots(data: &[u8]) {
     // What a stranger wrote may say the same with other bytes; what we write we read as it is.
     if let Some(once) = written(data) {
         assert_eq!(written(&once).as_ref(), Some(&once));
+    }
+}
+
+/// A set of records in shared data, or one record, that a stranger wrote.
+pub fn restore(data: &[u8]) {
+    let check = |record: Option<restore::Record>| {
+        let Some(record) = record else { return };
+        let mut again = Vec::new();
+        record.write(&mut again);
+        assert!(again.len() <= restore::MAX_RECORD);
+        assert_eq!(restore::Record::read(&again), Some(record));
+    };
+    check(restore::Record::read(data));
+    if let Some(set) = restore::Set::read(data) {
+        let mut again = Vec::new();
+        set.write(&mut again);
+        assert_eq!(again, data);
+        set.ways().iter().for_each(|way| check(way.record()));
     }
 }
 

@@ -104,6 +104,11 @@ fn corpus_of_breaker_decision() {
     corpus("breaker_decision", super::breaker_decision);
 }
 
+#[test]
+fn corpus_of_restore() {
+    corpus("restore", super::restore);
+}
+
 /// Every target has its file for cargo-fuzz.
 #[test]
 fn corpus_and_targets_belong_together() {
