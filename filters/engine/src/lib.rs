@@ -9,4 +9,3 @@ pub mod limit;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod trace;
-

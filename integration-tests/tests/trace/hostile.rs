@@ -31,7 +31,8 @@ const CARRIERS: [&str; 20] = [
 ];
 
 /// Written for others, or by Envoy itself.
-const WRITTEN: [&str; 3] = ["x-b3-parentspanid", "x-envoy-expected-rq-timeout-ms", "x-datadog-origin"];
+const WRITTEN: [&str; 3] =
+    ["x-b3-parentspanid", "x-envoy-expected-rq-timeout-ms", "x-datadog-origin"];
 
 const POLICY: &str = "{name: shop, \
     restore: {keys: [{header: x-request-id}, {header: x-session, scope: SESSION, baggage: [a]}, {trace_id: true}], mint: true}, \
@@ -50,7 +51,10 @@ fn rig() -> Rig {
         1,
         POLICY,
         |name| if name == "grpc-in" { vec![] } else { vec![Filter::weir()] },
-        |listener| listener.hcm("common_http_protocol_options", serde_json::json!({"max_headers_count": 5000})),
+        |listener| {
+            listener
+                .hcm("common_http_protocol_options", serde_json::json!({"max_headers_count": 5000}))
+        },
     )
 }
 
@@ -107,7 +111,9 @@ impl Talk {
         }
         let seen = (answer.status == 200).then(|| {
             let mut headers = answer.json()["headers"].as_object().cloned().unwrap_or_default();
-            headers.retain(|name, _| !CARRIERS.contains(&name.as_str()) && !WRITTEN.contains(&name.as_str()));
+            headers.retain(|name, _| {
+                !CARRIERS.contains(&name.as_str()) && !WRITTEN.contains(&name.as_str())
+            });
             headers
         });
         Outcome::Answer(answer.status, seen)
@@ -129,7 +135,9 @@ fn whole(name: &str) -> String {
         "tracestate" => "foo=1,ot=th:8;rv:11111111111111,bar=2".into(),
         "b3" => format!("{TRACE}-{SPAN}-1"),
         "uber-trace-id" => format!("{TRACE}:{SPAN}:0:1"),
-        "x-amzn-trace-id" => format!("Root=1-{}-{};Parent={SPAN};Sampled=1", &TRACE[..8], &TRACE[8..]),
+        "x-amzn-trace-id" => {
+            format!("Root=1-{}-{};Parent={SPAN};Sampled=1", &TRACE[..8], &TRACE[8..])
+        }
         "x-datadog-tags" => "_dd.p.tid=4bf92f3577b34da6,a=b".into(),
         "x-b3-traceid" => TRACE.into(),
         "x-b3-spanid" => SPAN.into(),
@@ -154,7 +162,10 @@ fn every_byte_in_every_carrier() {
                 let request = Request::get("/").header(name, &bytes);
                 talk.try_request(&format!("{byte:#04x} at the {place} of {name}"), &request);
             }
-            talk.try_request(&format!("{byte:#04x} alone in {name}"), &Request::get("/").header(name, [byte]));
+            talk.try_request(
+                &format!("{byte:#04x} alone in {name}"),
+                &Request::get("/").header(name, [byte]),
+            );
         }
     }
     talk.end();
@@ -168,16 +179,21 @@ fn sizes_and_numbers() {
         talk.try_request(&format!("50 KB of {name}"), &Request::get("/").header(name, &long));
         for unit in [",", "=", ";", "a=b,", "a=,", "-", ":", "0", "k=v;p,", "%", "\u{ff}"] {
             let many = unit.repeat(50 * 1024 / unit.len());
-            talk.try_request(&format!("{unit:?} over 50 KB of {name}"), &Request::get("/").header(name, many));
+            talk.try_request(
+                &format!("{unit:?} over 50 KB of {name}"),
+                &Request::get("/").header(name, many),
+            );
         }
         let value = whole(name);
         let lines = (0..100).fold(Request::get("/"), |request, _| request.header(name, &value));
         talk.try_request(&format!("100 lines of {name}"), &lines);
-        let lines = (0..100).fold(Request::get("/"), |request, n| request.header(name, format!("{value}{n}")));
+        let lines = (0..100)
+            .fold(Request::get("/"), |request, n| request.header(name, format!("{value}{n}")));
         talk.try_request(&format!("100 different lines of {name}"), &lines);
         talk.try_request(&format!("an empty {name}"), &Request::get("/").header(name, ""));
     }
-    let all = CARRIERS.iter().fold(Request::get("/"), |request, name| request.header(name, whole(name)));
+    let all =
+        CARRIERS.iter().fold(Request::get("/"), |request, name| request.header(name, whole(name)));
     talk.try_request("all at once", &all);
     talk.end();
 }
@@ -219,7 +235,12 @@ fn raw_frames() {
             }
         }
     }
-    assert!(wrong.is_empty(), "{} findings, such as\n{}", wrong.len(), wrong[..wrong.len().min(20)].join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} findings, such as\n{}",
+        wrong.len(),
+        wrong[..wrong.len().min(20)].join("\n")
+    );
     rig.envoy.assert_healthy();
 }
 

@@ -48,11 +48,18 @@ fn envoys_own_tracer_has_the_last_word() {
 /// The way to live together: we observe, the tracer writes.
 #[test]
 fn observing_leaves_it_to_the_tracer() {
-    let rig = beside_the_tracer(100, "propagation: {mode: OBSERVE}, response: {trace_id_header: x-trace-id}");
+    let rig = beside_the_tracer(
+        100,
+        "propagation: {mode: OBSERVE}, response: {trace_id_header: x-trace-id}",
+    );
     let response = rig.get("out", &[("traceparent", &parent("01"))]);
     assert_eq!(seen(&response).0, TRACE);
     assert_eq!(response.header("x-trace-id").as_deref(), Some(TRACE));
-    assert_eq!(rig.get("out", &[]).header("x-trace-id"), None, "what we do not write we do not tell");
+    assert_eq!(
+        rig.get("out", &[]).header("x-trace-id"),
+        None,
+        "what we do not write we do not tell"
+    );
 }
 
 /// A color that is to be traced is, on the same hop, at a base rate of nothing.

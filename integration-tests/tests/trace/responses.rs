@@ -39,7 +39,10 @@ fn upstream_errors_keep_status_and_body() {
             assert_eq!((span, retries, reason), (None, None, None), "the client's own affair");
         } else {
             assert_eq!(span.map(|span| span.len()), Some(16));
-            assert_eq!((retries.as_deref(), reason.as_deref()), (Some("0"), Some("upstream_error")));
+            assert_eq!(
+                (retries.as_deref(), reason.as_deref()),
+                (Some("0"), Some("upstream_error"))
+            );
         }
     }
     let response = rig.ask("in", "/script/retried", &[]);
@@ -55,7 +58,13 @@ fn envoys_own_errors_say_it_as_json() {
     let headers: Vec<_> = headers.iter().map(|(n, v)| (*n, v.as_str())).collect();
     for (script, path, status, reason, details) in [
         (None, "/nobody/a", 503, "upstream_unreachable", "upstream_reset_before_response_started"),
-        (Some(Script::ResetBeforeHeaders), "/script/b", 503, "upstream_reset", "upstream_reset_before_response_started"),
+        (
+            Some(Script::ResetBeforeHeaders),
+            "/script/b",
+            503,
+            "upstream_reset",
+            "upstream_reset_before_response_started",
+        ),
         (Some(Script::Hang), "/script/c", 504, "upstream_timeout", "response_timeout"),
     ] {
         if let Some(script) = script {
@@ -70,7 +79,10 @@ fn envoys_own_errors_say_it_as_json() {
         assert_eq!(json["trace_id"], TRACE);
         assert_eq!(json["span_id"].as_str(), span.as_deref());
         assert_eq!(json["retry_count"].as_str(), retries.as_deref());
-        assert_eq!((json["status"].as_u64(), json["reason"].as_str()), (Some(status.into()), Some(reason)));
+        assert_eq!(
+            (json["status"].as_u64(), json["reason"].as_str()),
+            (Some(status.into()), Some(reason))
+        );
         let access = rig.await_access("in", path);
         assert!(access.contains(details), "{access}");
     }
@@ -89,8 +101,16 @@ fn grpc_errors_say_it_in_their_message() {
     rig.scripted.play(Script::Hang);
     let extra = [("traceparent", traceparent.as_str()), ("grpc-timeout", "300m")];
     let reply = grpc::call(&mut connection, "/script.Orders/Get", &extra);
-    assert_eq!(reply.status, Some(4), "DEADLINE_EXCEEDED, where Envoy alone would say 14: {reply:?}");
-    assert!(reply.message.contains("upstream_timeout") && reply.message.contains(TRACE), "{}", reply.message);
+    assert_eq!(
+        reply.status,
+        Some(4),
+        "DEADLINE_EXCEEDED, where Envoy alone would say 14: {reply:?}"
+    );
+    assert!(
+        reply.message.contains("upstream_timeout") && reply.message.contains(TRACE),
+        "{}",
+        reply.message
+    );
     assert_eq!(reply.header("x-trace-id").as_deref(), Some(TRACE));
     assert_eq!(reply.header("x-retry-count").as_deref(), Some("0"));
     rig.scripted.play(Script::GrpcTrailersOnly(13));
@@ -107,6 +127,9 @@ fn a_default_deadline_ends_in_an_envelope() {
     let begun = std::time::Instant::now();
     let response = rig.ask("in", "/script", &[]);
     let took = begun.elapsed();
-    assert_eq!((response.status, response.json()["reason"].as_str()), (504, Some("upstream_timeout")));
+    assert_eq!(
+        (response.status, response.json()["reason"].as_str()),
+        (504, Some("upstream_timeout"))
+    );
     assert!(took >= Duration::from_millis(2950) && took < Duration::from_secs(6), "{took:?}");
 }

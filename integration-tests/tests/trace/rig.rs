@@ -133,7 +133,8 @@ pub fn parent(flags: &str) -> String {
 pub fn seen(response: &Response) -> (String, String, String) {
     let text = response.echoed("traceparent").expect("the upstream saw a traceparent");
     let parts: Vec<&str> = text.split('-').collect();
-    let lower_hex = |part: &str| part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    let lower_hex =
+        |part: &str| part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
     let lengths: Vec<_> = parts.iter().map(|part| part.len()).collect();
     assert_eq!(lengths, [2, 32, 16, 2], "{text}");
     assert!(parts.iter().all(|part| lower_hex(part)), "{text}");

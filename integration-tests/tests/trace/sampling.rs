@@ -59,14 +59,20 @@ fn a_score_puts_a_request_into_its_band() {
     let rig = Rig::section("");
     let order = Request::get("/orders/17");
     let count = 10_000;
-    for (score, least, most) in [(0.3, 0, 0), (0.3001, 900, 1100), (0.8, 900, 1100), (0.8001, count, count)] {
-        rig.envoy.put_policy(&format!("{{name: shop, trace_context: {{{}}}}}", scoring(score))).accepted();
+    for (score, least, most) in
+        [(0.3, 0, 0), (0.3001, 900, 1100), (0.8, 900, 1100), (0.8001, count, count)]
+    {
+        rig.envoy
+            .put_policy(&format!("{{name: shop, trace_context: {{{}}}}}", scoring(score)))
+            .accepted();
         let kept = sampled(&rig, count, &order);
         println!("score {score}: {kept} of {count} sampled");
         assert!((least..=most).contains(&kept), "score {score}: {kept}");
         assert_eq!(sampled(&rig, 100, &Request::get("/other")), 0);
     }
-    rig.envoy.put_policy(&format!("{{name: shop, trace_context: {{{}}}}}", scoring(0.5))).accepted();
+    rig.envoy
+        .put_policy(&format!("{{name: shop, trace_context: {{{}}}}}", scoring(0.5)))
+        .accepted();
     // 0.5 + 0.4: the sum decides.
     assert_eq!(sampled(&rig, 200, &order.header("x-sla", "gold")), 200);
 }
@@ -76,7 +82,12 @@ fn a_score_puts_a_request_into_its_band() {
 fn what_is_kept_at_one_percentage_is_kept_at_every_higher_one() {
     let rig = Rig::section("sampling: {parent: IGNORE, percent: 10}");
     let traces: Vec<String> = (0..500_u128)
-        .map(|n| format!("00-{:032x}-{SPAN}-02", n.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835) | 1 << 127))
+        .map(|n| {
+            format!(
+                "00-{:032x}-{SPAN}-02",
+                n.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835) | 1 << 127
+            )
+        })
         .collect();
     let kept = |rig: &Rig| -> Vec<bool> {
         traces.iter().map(|trace| is_sampled(&rig.get("both", &[("traceparent", trace)]))).collect()

@@ -28,15 +28,27 @@ fn traceparents() -> Vec<(&'static str, Lines, Then)> {
     vec![
         ("2.2: no traceparent: «creates a new traceparent»", vec![], Restarts),
         ("3.2.2.2: a valid one", one(parent("01")), Continues),
-        ("3.2: two header lines", vec![("traceparent", parent("01")), ("traceparent", parent("01"))], Restarts),
+        (
+            "3.2: two header lines",
+            vec![("traceparent", parent("01")), ("traceparent", parent("01"))],
+            Restarts,
+        ),
         ("3.2: two values on one line", one(format!("{0},{0}", parent("01"))), Restarts),
         ("3.2.1: «The header name … traceparent»", vec![("trace-parent", parent("01"))], Restarts),
         ("3.2.1: another name", vec![("trace.parent", parent("01"))], Restarts),
         ("3.2.1: «case insensitive»", vec![("TraceParent", parent("01"))], Continues),
         ("3.2.2.2: version 00 ends with the flags", one(parent("01.")), Restarts),
-        ("3.2.2.2: version 00 ends with the flags", one(parent("01-what-the-future-will-be-like")), Restarts),
+        (
+            "3.2.2.2: version 00 ends with the flags",
+            one(parent("01-what-the-future-will-be-like")),
+            Restarts,
+        ),
         ("4.1: a higher version", with("cc", TRACE, SPAN, "01"), Continues),
-        ("4.1: a higher version, more behind a dash", with("cc", TRACE, SPAN, "01-what"), Continues),
+        (
+            "4.1: a higher version, more behind a dash",
+            with("cc", TRACE, SPAN, "01-what"),
+            Continues,
+        ),
         ("4.1: a higher version, no dash", with("cc", TRACE, SPAN, "01.what"), Restarts),
         ("3.2.2.1: «Version ff is invalid»", with("ff", TRACE, SPAN, "01"), Restarts),
         ("3.2.2.1: version: two digits", with(".0", TRACE, SPAN, "01"), Restarts),
@@ -49,15 +61,27 @@ fn traceparents() -> Vec<(&'static str, Lines, Then)> {
         ("3.2.2.3: trace-id too long", with("00", &format!("{TRACE}0"), SPAN, "01"), Restarts),
         ("3.2.2.3: trace-id too short", with("00", &TRACE[1..], SPAN, "01"), Restarts),
         ("3.2.2.4: parent-id of zeros", with("00", TRACE, &"0".repeat(16), "01"), Restarts),
-        ("3.2.2.4: parent-id: HEXDIGLC", with("00", TRACE, &SPAN.replace('f', "."), "01"), Restarts),
+        (
+            "3.2.2.4: parent-id: HEXDIGLC",
+            with("00", TRACE, &SPAN.replace('f', "."), "01"),
+            Restarts,
+        ),
         ("3.2.2.4: parent-id too long", with("00", TRACE, &format!("{SPAN}0"), "01"), Restarts),
         ("3.2.2.4: parent-id too short", with("00", TRACE, &SPAN[1..], "01"), Restarts),
         ("3.2.2.5: flags: HEXDIGLC", with("00", TRACE, SPAN, ".0"), Restarts),
         ("3.2.2.5: flags: HEXDIGLC", with("00", TRACE, SPAN, "0."), Restarts),
         ("3.2.2.5: flags too long", with("00", TRACE, SPAN, "001"), Restarts),
         ("3.2.2.5: flags too short", with("00", TRACE, SPAN, "1"), Restarts),
-        ("3.2.2: lower case alone: trace-id", with("00", &TRACE.to_uppercase(), SPAN, "01"), Restarts),
-        ("3.2.2: lower case alone: parent-id", with("00", TRACE, &SPAN.to_uppercase(), "01"), Restarts),
+        (
+            "3.2.2: lower case alone: trace-id",
+            with("00", &TRACE.to_uppercase(), SPAN, "01"),
+            Restarts,
+        ),
+        (
+            "3.2.2: lower case alone: parent-id",
+            with("00", TRACE, &SPAN.to_uppercase(), "01"),
+            Restarts,
+        ),
         ("3.2.2: lower case alone: flags", with("00", TRACE, SPAN, "0A"), Restarts),
         ("RFC 9110 5.5: blanks around the value", one(format!("  {}  ", parent("01"))), Continues),
         ("RFC 9110 5.5: tabs around the value", one(format!("\t{}\t", parent("01"))), Continues),
@@ -87,9 +111,13 @@ fn ids(rig: &Rig, listener: &str, lines: &Lines) -> (String, String) {
     if listener == "grpc" {
         let mut connection = rig.envoy.h2("grpc");
         let names: Vec<_> = lines.iter().map(|(name, _)| name.to_lowercase()).collect();
-        let extra: Vec<_> =
-            names.iter().zip(lines).map(|(name, (_, value))| (name.as_str(), value.as_str())).collect();
-        let reply = weir_integration_tests::http::grpc::call(&mut connection, "/shop.Orders/Get", &extra);
+        let extra: Vec<_> = names
+            .iter()
+            .zip(lines)
+            .map(|(name, (_, value))| (name.as_str(), value.as_str()))
+            .collect();
+        let reply =
+            weir_integration_tests::http::grpc::call(&mut connection, "/shop.Orders/Get", &extra);
         assert_eq!(reply.status, Some(0), "{lines:?}");
         let seen = rig.echo.seen().pop().unwrap();
         let value = seen.header("traceparent").expect("a traceparent").to_owned();
@@ -141,17 +169,29 @@ fn tracestates() -> Vec<(&'static str, Vec<String>, Option<String>)> {
     let lines = |lines: &[&str]| lines.iter().map(|line| line.to_string()).collect::<Vec<_>>();
     let as_it_is = |sentence, line: &str| (sentence, lines(&[line]), Some(line.to_owned()));
     let discarded = |sentence, line: &str| (sentence, lines(&[line]), None);
-    let members = |count: usize| {
-        (0..count).map(|n| format!("k{n}=v")).collect::<Vec<_>>().join(",")
-    };
+    let members =
+        |count: usize| (0..count).map(|n| format!("k{n}=v")).collect::<Vec<_>>().join(",");
     let key = "abcdefghijklmnopqrstuvwxyz0123456789_-*/@";
-    let value: String = (0x20..=0x7e_u8).map(char::from).filter(|c| *c != ',' && *c != '=').collect();
+    let value: String =
+        (0x20..=0x7e_u8).map(char::from).filter(|c| *c != ',' && *c != '=').collect();
     vec![
         as_it_is("3.3.1: one member", "foo=1"),
         as_it_is("3.3.1: several", "foo=1,bar=2,baz=3"),
-        ("3.3.1.1: lines are joined in order", lines(&["foo=1,bar=2", "rojo=1", "congo=t61"]), Some("foo=1,bar=2,rojo=1,congo=t61".into())),
-        ("3.3.1.1: an empty line among them", lines(&["foo=1", "", "bar=2"]), Some("foo=1,,bar=2".into())),
-        ("3.3.1.3: duplicate keys are no reason to fail", lines(&["foo=1,foo=1"]), Some("foo=1,foo=1".into())),
+        (
+            "3.3.1.1: lines are joined in order",
+            lines(&["foo=1,bar=2", "rojo=1", "congo=t61"]),
+            Some("foo=1,bar=2,rojo=1,congo=t61".into()),
+        ),
+        (
+            "3.3.1.1: an empty line among them",
+            lines(&["foo=1", "", "bar=2"]),
+            Some("foo=1,,bar=2".into()),
+        ),
+        (
+            "3.3.1.3: duplicate keys are no reason to fail",
+            lines(&["foo=1,foo=1"]),
+            Some("foo=1,foo=1".into()),
+        ),
         as_it_is("3.3.1.3.1: all characters of keys", &format!("{key}=1")),
         as_it_is("3.3.1.3.1: `@` anywhere but first", "foo@=1,foo@@bar=1,t*242@v=1"),
         discarded("3.3.1.3.1: `@` first", "@foo=1"),
@@ -184,11 +224,16 @@ fn every_sentence_on_tracestate() {
             assert_eq!(response.echoed("tracestate"), goes_on, "{listener}: {sentence}: {lines:?}");
         }
         // 3.3.1.4: without a valid traceparent there is none.
-        for headers in [vec![("tracestate", "foo=1")], vec![("traceparent", "broken"), ("tracestate", "foo=1")]] {
+        for headers in [
+            vec![("tracestate", "foo=1")],
+            vec![("traceparent", "broken"), ("tracestate", "foo=1")],
+        ] {
             assert_eq!(rig.get(listener, &headers).echoed("tracestate"), None, "{headers:?}");
         }
         // Bytes above ASCII are no member of anybody's.
-        let bytes = Request::get("/").header("traceparent", parent("01")).header("tracestate", b"foo=\xff\xfe");
+        let bytes = Request::get("/")
+            .header("traceparent", parent("01"))
+            .header("tracestate", b"foo=\xff\xfe");
         let response = rig.envoy.client(listener).send(&bytes);
         assert_eq!((seen(&response).0.as_str(), response.echoed("tracestate")), (TRACE, None));
     }
@@ -208,7 +253,11 @@ fn our_member_moves_left_and_the_others_keep_their_order() {
     };
     assert_eq!(sent("foo=1,ot=th:0,bar=2"), "ot=th:8,foo=1,bar=2");
     let many: Vec<String> = (0..32).map(|n| format!("k{n}=v")).collect();
-    assert_eq!(sent(&many.join(",")), format!("ot=th:8,{}", many[..31].join(",")), "the 33rd falls off");
+    assert_eq!(
+        sent(&many.join(",")),
+        format!("ot=th:8,{}", many[..31].join(",")),
+        "the 33rd falls off"
+    );
     // 3.3.1.5: «Entries larger than 128 characters long SHOULD be removed first», then from the right.
     let long = format!("long={}", "x".repeat(200));
     let short: Vec<String> = (0..20).map(|n| format!("k{n:02}={}", "v".repeat(16))).collect();
@@ -222,7 +271,8 @@ fn our_member_moves_left_and_the_others_keep_their_order() {
     assert_eq!(kept, format!("ot=th:8,{}", shorts[..count].join(",")), "from the right");
     // `rv` is never touched, and a trace that is dropped keeps no threshold.
     let low = format!("00-{}-{SPAN}-03", "1".repeat(32));
-    let response = rig.get("out", &[("traceparent", &low), ("tracestate", "ot=th:4;rv:10000000000000,foo=1")]);
+    let response =
+        rig.get("out", &[("traceparent", &low), ("tracestate", "ot=th:4;rv:10000000000000,foo=1")]);
     assert_eq!(response.echoed("tracestate").unwrap(), "ot=rv:10000000000000,foo=1");
     assert_eq!(seen(&response).2, "02");
 }

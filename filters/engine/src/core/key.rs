@@ -111,11 +111,7 @@ pub fn sticky_share(fingerprint: Fingerprint) -> u32 {
 }
 
 /// A value of the request that is not part of a key; without it there is none.
-pub fn value_source(
-    part: &KeyPart,
-    color_header: &[u8],
-    path: &str,
-) -> Result<Source, FieldError> {
+pub fn value_source(part: &KeyPart, color_header: &[u8], path: &str) -> Result<Source, FieldError> {
     if part.on_missing() != OnMissing::Unspecified {
         let path = format!("{path}.on_missing");
         return Err(FieldError::at(path, "is for keys of rules; leave it out"));

@@ -15,6 +15,7 @@ pub mod reloads;
 pub mod reply;
 pub mod request;
 pub mod restore;
+pub mod rules;
 pub mod secret;
 pub mod source;
 pub mod statuses;

@@ -48,7 +48,10 @@ impl BaggageRules {
             let path = format!("{path}.set[{place}]");
             check_key(&member.key, &format!("{path}.key"))?;
             let value = member.value.as_ref().ok_or_else(|| {
-                FieldError::at(format!("{path}.value"), "is missing; say where the value comes from")
+                FieldError::at(
+                    format!("{path}.value"),
+                    "is missing; say where the value comes from",
+                )
             })?;
             let value = value_source(value, color_header, &format!("{path}.value"))?;
             Ok((member.key.clone(), value))

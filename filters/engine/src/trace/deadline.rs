@@ -66,8 +66,9 @@ impl DeadlineRules {
                 String::from_utf8_lossy(&name).into_owned()
             }
         };
-        let route_timeout = duration(source.route_timeout.as_ref(), MS..=DAY, &at("route_timeout"))?
-            .unwrap_or(DEFAULT_ROUTE_TIMEOUT);
+        let route_timeout =
+            duration(source.route_timeout.as_ref(), MS..=DAY, &at("route_timeout"))?
+                .unwrap_or(DEFAULT_ROUTE_TIMEOUT);
         Ok(DeadlineRules {
             header,
             default: duration(source.default.as_ref(), MS..=DAY, &at("default"))?,
@@ -92,7 +93,8 @@ impl DeadlineRules {
         let kind = kind(request);
         let came = self.came(kind, headers, counts, edits);
         let default = self.default.filter(|_| came.is_none() && recorded.is_none());
-        let Some(mut left) = came.or(default.filter(|_| kind != Kind::Stream)).or(recorded.map(|_| Nanos::MAX))
+        let Some(mut left) =
+            came.or(default.filter(|_| kind != Kind::Stream)).or(recorded.map(|_| Nanos::MAX))
         else {
             return Left::Unbounded;
         };

@@ -130,8 +130,14 @@ mod tests {
 
     #[test]
     fn outcomes_stand_at_their_place() {
-        assert!(CONTEXTS.iter().enumerate().all(|(place, (outcome, _))| *outcome as usize == place));
-        assert!(RESTORES.iter().enumerate().all(|(place, (outcome, _))| *outcome as usize == place));
-        assert!(DEADLINES.iter().enumerate().all(|(place, (outcome, _))| *outcome as usize == place));
+        assert!(
+            CONTEXTS.iter().enumerate().all(|(place, (outcome, _))| *outcome as usize == place)
+        );
+        assert!(
+            RESTORES.iter().enumerate().all(|(place, (outcome, _))| *outcome as usize == place)
+        );
+        assert!(
+            DEADLINES.iter().enumerate().all(|(place, (outcome, _))| *outcome as usize == place)
+        );
     }
 }

@@ -12,4 +12,25 @@ mod call;
 pub mod context;
 mod deadline;
 pub mod formats;
+mod hop;
+mod metrics;
+mod pace;
+mod propagation;
+mod response;
+mod restoring;
+mod sampling;
+mod scoring;
+mod section;
 pub mod threshold;
+mod worker;
+
+pub use call::Call;
+pub use section::{Decision, Tracer};
+pub use worker::Worker;
+
+#[cfg(test)]
+mod policy_tests;
+#[cfg(test)]
+mod section_tests;
+#[cfg(test)]
+mod testkit;

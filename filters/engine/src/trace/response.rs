@@ -75,7 +75,8 @@ impl ResponseRules {
             let link = format!("trace;desc={}", w3c::write(context));
             edits.push(HeaderEdit::Add("server-timing".into(), link));
         }
-        let failure = if self.reads(stream) { Failure::of(stream, response, attributes) } else { None };
+        let failure =
+            if self.reads(stream) { Failure::of(stream, response, attributes) } else { None };
         let Some(failure) = failure else { return edits.into() };
         if failure.is_our_timeout {
             edits.push(HeaderEdit::Set("grpc-status".into(), DEADLINE_EXCEEDED.to_string()));
@@ -85,7 +86,8 @@ impl ResponseRules {
         }
         if self.envelope && failure.is_envoys {
             if stream.is_grpc {
-                edits.push(HeaderEdit::Set("grpc-message".into(), failure.sentence(stream.context)));
+                edits
+                    .push(HeaderEdit::Set("grpc-message".into(), failure.sentence(stream.context)));
             } else {
                 let mut headers: Vec<(String, String)> = Vec::new();
                 for edit in edits {
@@ -100,12 +102,7 @@ impl ResponseRules {
         edits.into()
     }
 
-    fn tell(
-        &self,
-        failure: &Failure,
-        context: Option<&SpanContext>,
-        edits: &mut Vec<HeaderEdit>,
-    ) {
+    fn tell(&self, failure: &Failure, context: Option<&SpanContext>, edits: &mut Vec<HeaderEdit>) {
         let mut set = |name: &str, value: String| edits.push(HeaderEdit::Set(name.into(), value));
         if let Some(context) = context {
             if self.trace_id_header.is_none() {
@@ -189,7 +186,8 @@ impl Failure {
 
     /// One sentence, of bytes that need no encoding in `grpc-message`.
     fn sentence(&self, context: Option<&SpanContext>) -> String {
-        let mut text = format!("{}: {} after {} retries", self.status_text(), self.reason, self.retries);
+        let mut text =
+            format!("{}: {} after {} retries", self.status_text(), self.reason, self.retries);
         if let Some(context) = context {
             text.push_str(&format!(", trace {} span {}", context.trace_id, context.span_id));
         }

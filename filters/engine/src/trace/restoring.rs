@@ -216,7 +216,8 @@ impl Restoring {
             return Record { color, baggage, ..Record::default() };
         }
         let context = passed.context;
-        let line = |name: &[u8]| headers.get(name).filter(|line| is_safe_value(line)).map(<[u8]>::to_vec);
+        let line =
+            |name: &[u8]| headers.get(name).filter(|line| is_safe_value(line)).map(<[u8]>::to_vec);
         Record {
             trace: Some(restore::Trace {
                 trace_id: context.trace_id.get(),

@@ -250,7 +250,7 @@ fn threshold(percent: f64, path: &str) -> Result<Threshold, FieldError> {
     // Below a millionth of a percent a threshold of 56 bits no longer tells percentages apart.
     let is_fit = percent == 0.0 || (0.000_001..=100.0).contains(&percent);
     let probability = Probability::from_percent(percent).filter(|_| is_fit);
-    probability.map(Probability::threshold).ok_or_else(|| {
-        FieldError::number(path, percent, "must be 0, or from 0.000001 to 100")
-    })
+    probability
+        .map(Probability::threshold)
+        .ok_or_else(|| FieldError::number(path, percent, "must be 0, or from 0.000001 to 100"))
 }

@@ -53,7 +53,8 @@ impl Band {
 
 impl Scoring {
     pub fn compile(source: &Source, common: &Common, path: &str) -> Result<Scoring, FieldError> {
-        for (field, count) in [("weights", source.weights.len()), ("statuses", source.statuses.len())]
+        for (field, count) in
+            [("weights", source.weights.len()), ("statuses", source.statuses.len())]
         {
             if count > MAX_WEIGHTS {
                 let path = format!("{path}.{field}");

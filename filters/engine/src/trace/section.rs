@@ -77,7 +77,8 @@ impl Tracer {
             None => None,
         };
         if spans.is_some() && matches!(propagation.mode, Mode::Preserve | Mode::Observe) {
-            let remedy = "need a span id of their own; they go with propagation.mode PROPAGATE or RESTART";
+            let remedy =
+                "need a span id of their own; they go with propagation.mode PROPAGATE or RESTART";
             return Err(FieldError::at(at("spans"), remedy));
         }
         Ok(Tracer {
@@ -161,7 +162,16 @@ impl<'t> Desk<'t> {
     {
         let Desk { tracer, worker, is_shadow } = self;
         let Tracer {
-            common, trusted, propagation, baggage, sampler, deadline, restoring, spans, shared, ..
+            common,
+            trusted,
+            propagation,
+            baggage,
+            sampler,
+            deadline,
+            restoring,
+            spans,
+            shared,
+            ..
         } = tracer;
         let headers: &'r HeaderMap = request.headers;
         let counts = &shared.counts;
@@ -266,8 +276,7 @@ impl<'t> Desk<'t> {
         let is_grpc = request.is_grpc();
         if left == Left::Spent {
             let trace_id = trace_id.to_string();
-            effects.reply =
-                Some(spent(Client { is_grpc, trace_id: Some(&trace_id) }));
+            effects.reply = Some(spent(Client { is_grpc, trace_id: Some(&trace_id) }));
             effects.state = Some("deadline spent".into());
         } else if is_restored && !restarts {
             effects.state = Some("restored".into());
@@ -349,8 +358,10 @@ fn candidate<'c>(
 /// The answer to a request whose time is up. Nobody should try it again.
 fn spent(client: Client<'_>) -> LocalReply {
     let reason = "deadline_exceeded";
-    let mut headers =
-        vec![("x-weir-reason".into(), reason.into()), ("x-envoy-ratelimited".into(), "true".into())];
+    let mut headers = vec![
+        ("x-weir-reason".into(), reason.into()),
+        ("x-envoy-ratelimited".into(), "true".into()),
+    ];
     let problem = Problem {
         kind: "about:blank",
         title: "Gateway Timeout",

@@ -26,8 +26,16 @@ fn what_is_continued_and_what_is_restarted() {
     for (sentence, value, continues) in [
         ("3.2.2.1: version 00", parent("01"), true),
         ("3.2.2.1: «Version ff is forbidden»", format!("ff-{TRACE}-{SPAN}-01"), false),
-        ("3.2.2.3: «All bytes as zero … invalid»", format!("00-{}-{SPAN}-01", "0".repeat(32)), false),
-        ("3.2.2.4: «All bytes as zero … invalid»", format!("00-{TRACE}-{}-01", "0".repeat(16)), false),
+        (
+            "3.2.2.3: «All bytes as zero … invalid»",
+            format!("00-{}-{SPAN}-01", "0".repeat(32)),
+            false,
+        ),
+        (
+            "3.2.2.4: «All bytes as zero … invalid»",
+            format!("00-{TRACE}-{}-01", "0".repeat(16)),
+            false,
+        ),
         ("3.2.2.3: 32HEXDIGLC, lower case", parent("01").to_uppercase(), false),
         ("3.2.2.3: one digit too few", format!("00-{}-{SPAN}-01", &TRACE[1..]), false),
         ("3.2.2.3: one digit too many", format!("00-{TRACE}0-{SPAN}-01"), false),
@@ -61,7 +69,9 @@ fn two_lines_of_traceparent_are_none() {
 /// random flag «MUST be propagated as received».
 #[test]
 fn flags() {
-    for (came, goes_on) in [("00", "00"), ("01", "01"), ("02", "02"), ("03", "03"), ("ff", "03"), ("fc", "00")] {
+    for (came, goes_on) in
+        [("00", "00"), ("01", "01"), ("02", "02"), ("03", "03"), ("ff", "03"), ("fc", "00")]
+    {
         assert_eq!(send(&[("traceparent", &parent(came))]).traceparent().2, goes_on, "{came}");
     }
     // Ours are random, and sampled unless the policy says otherwise.
@@ -85,7 +95,10 @@ fn tracestate_goes_along_with_its_traceparent_alone() {
         // «If the vendor failed to parse traceparent, it MUST NOT attempt to parse tracestate».
         (vec![("tracestate", "foo=1")], None),
         (vec![("traceparent", "broken"), ("tracestate", "foo=1")], None),
-        (vec![("traceparent", &tp), ("tracestate", "foo=1"), ("tracestate", "bar=2")], Some("foo=1,bar=2")),
+        (
+            vec![("traceparent", &tp), ("tracestate", "foo=1"), ("tracestate", "bar=2")],
+            Some("foo=1,bar=2"),
+        ),
         // A broken tracestate goes, its traceparent stays.
         (vec![("traceparent", &tp), ("tracestate", "foo =1")], None),
         (vec![("traceparent", &tp), ("tracestate", "FOO=1")], None),
@@ -113,9 +126,16 @@ fn contexts_are_translated() {
     for came in [
         vec![("traceparent", parent("01"))],
         vec![("b3", format!("{TRACE}-{SPAN}-1"))],
-        vec![("x-b3-traceid", TRACE.into()), ("x-b3-spanid", SPAN.into()), ("x-b3-sampled", "1".into())],
+        vec![
+            ("x-b3-traceid", TRACE.into()),
+            ("x-b3-spanid", SPAN.into()),
+            ("x-b3-sampled", "1".into()),
+        ],
         vec![("uber-trace-id", format!("{TRACE}:{SPAN}:0:1"))],
-        vec![("x-amzn-trace-id", format!("Root=1-{}-{};Parent={SPAN};Sampled=1", &TRACE[..8], &TRACE[8..]))],
+        vec![(
+            "x-amzn-trace-id",
+            format!("Root=1-{}-{};Parent={SPAN};Sampled=1", &TRACE[..8], &TRACE[8..]),
+        )],
         vec![
             ("x-datadog-trace-id", u64::from_str_radix(&TRACE[16..], 16).unwrap().to_string()),
             ("x-datadog-parent-id", u64::from_str_radix(SPAN, 16).unwrap().to_string()),
@@ -169,7 +189,10 @@ fn modes() {
     let traceparent = sent.header("traceparent").unwrap();
     let response = HeaderMap::from_pairs(&[(":status", "200")]);
     let effects = sent.decision.call.unwrap().on_response(&response, &mut vm.ports);
-    let link = crate::core::effects::HeaderEdit::Add("server-timing".into(), format!("trace;desc={traceparent}"));
+    let link = crate::core::effects::HeaderEdit::Add(
+        "server-timing".into(),
+        format!("trace;desc={traceparent}"),
+    );
     assert_eq!(effects.headers, [link]);
 }
 
@@ -194,7 +217,9 @@ fn baggage_is_limited_by_whole_members() {
     assert!(kept.split(',').all(|member| ["a=1", "c=3"].contains(&member)), "{kept}");
     // Within its limits it goes on as it came, on as many lines.
     let sent = send(&[("baggage", "a=1"), ("baggage", " b=2 ;p")]);
-    assert!(sent.decision.effects.headers.iter().all(|edit| !format!("{edit:?}").contains("baggage")));
+    assert!(
+        sent.decision.effects.headers.iter().all(|edit| !format!("{edit:?}").contains("baggage"))
+    );
 
     let mut vm = start("baggage: {allow: [a], set: [{key: user, value: {header: x-user}}]}");
     let sent = vm.send(&[("baggage", "a=1,secret=2"), ("x-user", "José \"x\"")]);
@@ -235,7 +260,8 @@ fn an_untrusted_trace_id_decides_nothing() {
     let highest = format!("00-{}-{SPAN}-03", "f".repeat(32));
     let sampled = (0..2000)
         .filter(|_| {
-            let sent = vm.send(&[("traceparent", highest.as_str()), ("tracestate", "ot=rv:ffffffffffffff")]);
+            let sent = vm
+                .send(&[("traceparent", highest.as_str()), ("tracestate", "ot=rv:ffffffffffffff")]);
             let state = sent.header("tracestate").unwrap();
             assert!(state.starts_with("ot=") && !state.contains("ffffffffffffff"), "{state}");
             sent.traceparent().2 == "03"
@@ -246,10 +272,23 @@ fn an_untrusted_trace_id_decides_nothing() {
 
 #[test]
 fn any_bytes_in_any_header_are_data() {
-    let mut vm = start("deadline: {}, propagation: {extract: [W3C, B3_SINGLE, B3_MULTI, JAEGER, XRAY, DATADOG, REQUEST_ID]}");
+    let mut vm = start(
+        "deadline: {}, propagation: {extract: [W3C, B3_SINGLE, B3_MULTI, JAEGER, XRAY, DATADOG, REQUEST_ID]}",
+    );
     for byte in 0..=u8::MAX {
-        for name in ["traceparent", "tracestate", "b3", "x-b3-traceid", "uber-trace-id", "x-amzn-trace-id",
-            "x-datadog-trace-id", "x-request-id", "baggage", "x-weir-deadline-ms", "grpc-timeout"] {
+        for name in [
+            "traceparent",
+            "tracestate",
+            "b3",
+            "x-b3-traceid",
+            "uber-trace-id",
+            "x-amzn-trace-id",
+            "x-datadog-trace-id",
+            "x-request-id",
+            "baggage",
+            "x-weir-deadline-ms",
+            "grpc-timeout",
+        ] {
             let sent = vm.send(&[(name, vec![byte]), (name, vec![byte, b'=', byte])]);
             sent.traceparent();
         }

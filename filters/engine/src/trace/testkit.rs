@@ -33,7 +33,7 @@ pub struct Sent {
 impl Vm {
     pub fn start(process: &Process, yaml: &str, number: u64) -> Vm {
         let mut ports = process.ports(number);
-        let mut tracer = compile(yaml).unwrap();
+        let tracer = compile(yaml).unwrap();
         let mut worker = Worker::default();
         tracer.prepare(&mut worker, &mut ports);
         Vm { tracer, worker, ports }
@@ -48,7 +48,7 @@ impl Vm {
     pub fn send<V: AsRef<[u8]>>(&mut self, headers: &[(&str, V)]) -> Sent {
         let usual = [(":method", "GET"), (":path", "/"), (":authority", "shop.example")];
         let mut came: Vec<(String, Vec<u8>)> =
-            usual.iter().map(|(name, value)| (name.to_string(), value.into())).collect();
+            usual.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect();
         for (name, value) in headers {
             if name.starts_with(':') {
                 came.retain(|(known, _)| known != name);
@@ -83,7 +83,9 @@ impl Sent {
             .collect();
         for edit in &self.decision.effects.headers {
             match edit {
-                HeaderEdit::Set(known, value) if known == name => lines = vec![value.clone().into()],
+                HeaderEdit::Set(known, value) if known == name => {
+                    lines = vec![value.clone().into()]
+                }
                 HeaderEdit::Add(known, value) if known == name => lines.push(value.clone().into()),
                 HeaderEdit::Remove(known) if known == name => lines.clear(),
                 _ => {}
