@@ -62,7 +62,7 @@ mod tests {
         let uuid = "4bf92f35-77b3-4da6-a3ce-929d0e0e4736";
         for (quotation, value, valid) in [
             ("4: 8-4-4-4-12", uuid.to_string(), true),
-            ("4: case insensitive", uuid.to_uppercase(), true),
+            ("4: all uppercase, all lowercase, or mixed case", uuid.to_uppercase(), true),
             ("4: a simple hexadecimal string, without hyphens", TRACE.to_string(), true),
             ("4: hexDigit", uuid.replace('f', "g"), false),
             ("4: 8-4-4-4-12", uuid.replace("35-77", "-3577"), false),
