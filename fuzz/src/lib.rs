@@ -13,6 +13,12 @@ use weir_engine::core::source::Source;
 use weir_engine::core::template::Template;
 use weir_engine::limit::{Limiter, Worker, slots};
 use weir_engine::sim::Process;
+use weir_engine::trace::context::{Carried, SpanContext, SpanId, TraceId};
+use weir_engine::trace::formats::ot::{self, Ot};
+use weir_engine::trace::formats::tracestate::{Own, TraceState};
+use weir_engine::trace::formats::{
+    b3, baggage, datadog, grpc_timeout, jaeger, request_id, w3c, xray,
+};
 use weir_protos::{Section, decode_json};
 
 /// A policy as Envoy hands it over: refused with a message, or compiled.
@@ -198,6 +204,178 @@ pub fn decision(data: &[u8]) {
     limiter.on_request(&mut worker, &map, &mut ports);
     worker.tick(&mut ports);
     limiter.tick(&mut ports);
+}
+
+/// What a proxy would send on after it read that; without an id there is nothing to send.
+fn context(carried: &Carried) -> Option<SpanContext> {
+    Some(SpanContext {
+        trace_id: carried.trace_id?,
+        span_id: carried.span_id.or(SpanId::new(1))?,
+        sampled: carried.sampled.unwrap_or(false),
+        is_random: carried.is_random,
+        is_debug: carried.is_debug,
+    })
+}
+
+/// What a parser must read out of what its writer made of a context. Only W3C's form says whether
+/// an id is random, and only some can say that a person asked.
+fn carried(context: &SpanContext, knows_random: bool, knows_debug: bool) -> Option<Carried> {
+    Some(Carried {
+        trace_id: Some(context.trace_id),
+        span_id: Some(context.span_id),
+        sampled: Some(context.sampled),
+        is_random: context.is_random && knows_random,
+        is_debug: context.is_debug && knows_debug,
+    })
+}
+
+fn lines(data: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
+    data.split(|byte| *byte == b'\n')
+}
+
+/// One line of `traceparent`.
+pub fn traceparent(data: &[u8]) {
+    if let Some(read) = w3c::parse(data) {
+        let Some(context) = context(&read) else { unreachable!("it has both ids") };
+        let line = w3c::write(&context);
+        assert_eq!(w3c::parse(line.as_bytes()), Some(read));
+        assert!(!data.contains(&b',') && line.len() == 55);
+    }
+}
+
+/// The lines of `tracestate`, or the value of our own member.
+pub fn tracestate(data: &[u8]) {
+    if let Some(state) = TraceState::parse(lines(data)) {
+        for own in [Own::Keep, Own::Set("ot", "th:c"), Own::Remove("ot")] {
+            let line = state.write(own);
+            assert!(line.len() <= 512);
+            let Some(again) = TraceState::parse([line.as_bytes()].into_iter()) else {
+                panic!("{line:?} cannot be read")
+            };
+            assert_eq!(again.write(Own::Keep), line);
+            match own {
+                Own::Keep => {}
+                Own::Set(key, value) => {
+                    assert_eq!(again.get(key.as_bytes()), Some(value.as_bytes()));
+                }
+                Own::Remove(key) => assert_eq!(again.get(key.as_bytes()), None),
+            }
+        }
+        own_member(state.get(ot::KEY.as_bytes()).unwrap_or_default());
+    }
+    own_member(data);
+}
+
+fn own_member(value: &[u8]) {
+    let ot = Ot::parse(value);
+    if let Some(written) = ot.write() {
+        assert!(written.len() <= 256);
+        let again = Ot::parse(written.as_bytes());
+        assert_eq!((again.threshold, again.randomness), (ot.threshold, ot.randomness));
+        assert_eq!(again.write().as_ref(), Some(&written));
+        let state = TraceState::default().write(Own::Set(ot::KEY, &written));
+        assert_eq!(state, format!("ot={written}"));
+    }
+}
+
+/// `b3` in one header, and one line for each of several: ids, sampled, flags. An empty line is a
+/// header that is not there.
+pub fn b3(data: &[u8]) {
+    let mut fields = lines(data).map(|line| (!line.is_empty()).then_some(line));
+    let mut field = || fields.next().flatten();
+    let multi = b3::Multi { trace_id: field(), span_id: field(), sampled: field(), flags: field() };
+    for read in [b3::parse_single(data), multi.parse()].into_iter().flatten() {
+        assert!(read.trace_id.is_some() == read.span_id.is_some());
+        assert!(!read.is_debug || read.sampled == Some(true));
+        let Some(context) = context(&read) else { continue };
+        let expected = carried(&context, false, true);
+        assert_eq!(b3::parse_single(b3::write_single(&context).as_bytes()), expected);
+        let headers = b3::write_multi(&context);
+        let multi = b3::Multi {
+            trace_id: header(&headers, "x-b3-traceid"),
+            span_id: header(&headers, "x-b3-spanid"),
+            sampled: header(&headers, "x-b3-sampled"),
+            flags: header(&headers, "x-b3-flags"),
+        };
+        assert_eq!(multi.parse(), expected);
+    }
+}
+
+fn header<'h>(headers: &'h [(&str, String)], name: &str) -> Option<&'h [u8]> {
+    headers.iter().find(|(it, _)| *it == name).map(|(_, value)| value.as_bytes())
+}
+
+/// Jaeger's, X-Ray's and a request id as they are; Datadog's one line a header. What any of them
+/// reads, each must be able to write.
+pub fn vendor_contexts(data: &[u8]) {
+    let mut fields = lines(data);
+    let datadog = datadog::Headers {
+        trace_id: fields.next(),
+        parent_id: fields.next(),
+        priority: fields.next(),
+        tags: fields.next(),
+    };
+    let uuid = request_id::parse(data);
+    if let Some(id) = uuid {
+        let made = request_id::uuid(id.get());
+        assert!(request_id::parse(made.as_bytes()).is_some());
+    }
+    let of_uuid = uuid.map(|id| Carried { trace_id: Some(id), ..Carried::default() });
+    // Something to write even when nothing could be read: the bytes go along as the fields and tags
+    // of others.
+    let some = Carried { trace_id: TraceId::new(1 << 64), ..Carried::default() };
+    let all = [jaeger::parse(data), xray::parse(data), datadog.parse(), of_uuid, Some(some)];
+    for read in all.into_iter().flatten() {
+        let Some(context) = context(&read) else { unreachable!("it has a trace id") };
+        assert_eq!(
+            jaeger::parse(jaeger::write(&context).as_bytes()),
+            carried(&context, false, true)
+        );
+        let expected = carried(&context, false, false);
+        let line = xray::write(&context, Some(data));
+        assert!(line.len() <= 512 && line.bytes().all(|byte| byte.is_ascii_graphic()));
+        assert_eq!(xray::parse(line.as_bytes()), expected);
+        let headers = datadog::write(&context, Some(data));
+        let datadog = datadog::Headers {
+            trace_id: header(&headers, "x-datadog-trace-id"),
+            parent_id: header(&headers, "x-datadog-parent-id"),
+            priority: header(&headers, "x-datadog-sampling-priority"),
+            tags: header(&headers, "x-datadog-tags"),
+        };
+        assert!(datadog.tags.is_none_or(|tags| tags.len() <= 512));
+        assert_eq!(datadog.parse(), expected);
+    }
+}
+
+/// The lines of `baggage`.
+pub fn baggage(data: &[u8]) {
+    let same = |baggage: &baggage::Baggage<'_>| {
+        let line = baggage.write();
+        let again = baggage::Baggage::parse([line.as_bytes()].into_iter());
+        assert!(!again.is_changed() && again.members().eq(baggage.members()), "{line:?}");
+        line
+    };
+    let mut baggage = baggage::Baggage::parse(lines(data));
+    same(&baggage);
+    baggage.set("user", data);
+    baggage.limit(64, 8192);
+    assert!(same(&baggage).len() <= 8192 && baggage.members().len() <= 64);
+    baggage.retain(|key| key == b"user");
+    assert!(baggage.members().len() <= 1);
+    same(&baggage);
+}
+
+/// `grpc-timeout`, and whole milliseconds.
+pub fn grpc_timeout(data: &[u8]) {
+    let whole = grpc_timeout::milliseconds(data);
+    for time in [grpc_timeout::parse(data), whole].into_iter().flatten() {
+        let written = grpc_timeout::write(time);
+        let Some(read) = grpc_timeout::parse(written.as_bytes()) else {
+            panic!("{written:?} cannot be read")
+        };
+        assert!(read <= time && written.len() <= 9);
+        assert_eq!(grpc_timeout::parse(grpc_timeout::write(read).as_bytes()), Some(read));
+    }
 }
 
 #[cfg(test)]

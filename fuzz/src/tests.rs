@@ -107,6 +107,33 @@ fn corpus_of_breaker_decision() {
 #[test]
 fn corpus_of_restore() {
     corpus("restore", super::restore);
+fn corpus_of_traceparent() {
+    corpus("traceparent", super::traceparent);
+}
+
+#[test]
+fn corpus_of_tracestate() {
+    corpus("tracestate", super::tracestate);
+}
+
+#[test]
+fn corpus_of_b3() {
+    corpus("b3", super::b3);
+}
+
+#[test]
+fn corpus_of_vendor_contexts() {
+    corpus("vendor_contexts", super::vendor_contexts);
+}
+
+#[test]
+fn corpus_of_baggage() {
+    corpus("baggage", super::baggage);
+}
+
+#[test]
+fn corpus_of_grpc_timeout() {
+    corpus("grpc_timeout", super::grpc_timeout);
 }
 
 /// Every target has its file for cargo-fuzz.

@@ -55,10 +55,13 @@ impl Pace {
             let found = store.get(&self.key);
             let (bytes, cas) = found.unwrap_or((Vec::new(), BLIND));
             let booked = bytes.try_into().map_or(0, u64::from_le_bytes);
-            let booked = booked.clamp(now, now.saturating_add(self.depth));
-            let next = booked.saturating_add(self.per_trace);
             let latest = now.saturating_add(self.depth);
+            let next = booked.clamp(now, latest).saturating_add(self.per_trace);
             if next > latest {
+                if booked > latest {
+                    // By a clock that has stepped back since; left so, it would close for as long.
+                    let _ = store.set(&self.key, &latest.to_le_bytes(), cas);
+                }
                 self.closed_until.set(now.saturating_add(next.saturating_sub(latest)));
                 return false;
             }

@@ -9,7 +9,7 @@ use weir_protos::v1::{Restore as Source, RestoreKey};
 use super::baggage::check_key;
 use super::context::{Carried, SpanId, TraceId};
 use super::formats::baggage::Baggage;
-use super::formats::request_id::uuid;
+use super::formats::request_id::{stable, uuid};
 use super::formats::tracestate::TraceState;
 use super::metrics::{Counts, Restores};
 use super::section::Passed;
@@ -269,7 +269,7 @@ impl Key {
             return trace_id.map(|id| Cow::Owned(id.to_string().into_bytes()));
         };
         let id = headers.get_one(name)?;
-        is_usable(id).then_some(Cow::Borrowed(id))
+        is_usable(id).then(|| stable(id))
     }
 
     fn fingerprint(&self, secret: &Secret, id: &[u8]) -> u64 {

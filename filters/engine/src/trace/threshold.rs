@@ -173,7 +173,7 @@ mod tests {
             ("between 1 and 14 hexadecimal digits", "000000000000000", None),
             ("between 1 and 14 hexadecimal digits", "", None),
             ("hexadecimal digits", "g", None),
-            ("compared as lower-case strings by its readers", "C", None),
+            ("Lowercase … direct lexicographical comparison", "C", None),
         ] {
             let read = Threshold::parse(th.as_bytes());
             assert_eq!(read.map(Threshold::get), threshold, "{quotation}");

@@ -57,8 +57,8 @@ impl<'a> Baggage<'a> {
         self.is_changed |= self.members.len() != before;
     }
 
-    /// Keeps the first members that fit, as `write` will join them. "MUST NOT be … partial" holds
-    /// for each (section 3.3.2); one that is too big alone does not push out those behind it.
+    /// Keeps the first members that fit, as `write` will join them. "MUST NOT
+    /// propagate any partial list-members" (section 3.3.2). One that is too big alone does not push out those behind it.
     pub fn limit(&mut self, max_members: usize, max_bytes: usize) {
         let before = self.members.len();
         let (mut count, mut bytes) = (0_usize, 0_usize);

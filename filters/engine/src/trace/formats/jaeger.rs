@@ -1,8 +1,8 @@
 //! Jaeger's `uber-trace-id` (jaegertracing.io, "Propagation Format"):
 //! `{trace id}:{span id}:{parent span id}:{flags}`.
 //!
-//! Lenient about case and missing zeros: "base16", "can be variable length", and Jaeger's clients
-//! wrote both.
+//! Lenient about case and missing zeros: "base16" without a case, and "Receivers MUST accept
+//! hex-strings shorter than 32 characters and 0-pad them on the left".
 
 use super::any_hex;
 use crate::trace::context::{Carried, SpanContext, SpanId, TraceId};
@@ -90,24 +90,28 @@ mod tests {
                 Some((true, false)),
             ),
             (
-                "flags: One byte bitmap, as two hex digits",
+                "flags: One byte bitmap, as one or two hex digits",
                 format!("{ids}:0:01"),
                 Some((true, false)),
             ),
-            ("flags: One byte bitmap, as two hex digits", format!("{ids}:0:001"), None),
-            ("flags: One byte bitmap, as two hex digits", format!("{ids}:0:"), None),
-            ("flags: One byte bitmap, as two hex digits", format!("{ids}:0:x"), None),
-            ("flags: 0x01, the sampled flag", format!("{ids}:0:0"), Some((false, false))),
-            ("flags: 0x02, the debug flag", format!("{ids}:0:3"), Some((true, true))),
+            ("flags: One byte bitmap, as one or two hex digits", format!("{ids}:0:001"), None),
+            ("flags: One byte bitmap, as one or two hex digits", format!("{ids}:0:"), None),
+            ("flags: One byte bitmap, as one or two hex digits", format!("{ids}:0:x"), None),
+            ("flags: bit mask 0x01 is \"sampled\"", format!("{ids}:0:0"), Some((false, false))),
+            ("flags: bit mask 0x02 is \"debug\"", format!("{ids}:0:3"), Some((true, true))),
             (
-                "debug should only be set when sampled is set",
+                "should only be set when the sampled flag is set",
                 format!("{ids}:0:2"),
                 Some((false, false)),
             ),
-            ("flags: other bits are unused", format!("{ids}:0:f9"), Some((true, false))),
-            ("span-id: Value of 0 is invalid", format!("{TRACE}:0:0:1"), None),
+            (
+                "flags: bit mask 0x08 is \"firehose\", not ours",
+                format!("{ids}:0:f9"),
+                Some((true, false)),
+            ),
+            ("span-id: Value of 0 is not valid", format!("{TRACE}:0:0:1"), None),
             ("span-id: 64-bit", format!("{TRACE}:1{SPAN}:0:1"), None),
-            ("trace-id: Value of 0 is invalid", format!("0:{SPAN}:0:1"), None),
+            ("trace-id: Value of 0 is not valid", format!("0:{SPAN}:0:1"), None),
             ("trace-id: 128-bit", format!("0{ids}:0:1"), None),
             ("trace-id: base16", format!("x{}:0:1", &ids[1..]), None),
             ("trace-id: base16", format!("{}:0:1", ids.to_uppercase()), Some((true, false))),

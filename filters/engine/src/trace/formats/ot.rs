@@ -110,9 +110,9 @@ mod tests {
             ("th: between 1 and 14 hexadecimal digits", "th:", None, None, None),
             ("th: hexadecimal digits", "th:xyz", None, None, None),
             ("th: trailing zeros are left out", "th:c00", threshold("c"), None, Some("th:c")),
-            ("rv: 14 hexadecimal digits", "rv:0123", None, None, None),
+            ("rv: exactly 14 lower-case hexadecimal digits", "rv:0123", None, None, None),
             (
-                "rv: 14 hexadecimal digits",
+                "rv: exactly 14 lower-case hexadecimal digits",
                 "rv:00000000000000",
                 None,
                 Some(0),

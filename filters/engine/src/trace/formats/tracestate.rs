@@ -79,7 +79,7 @@ impl<'a> TraceState<'a> {
             }
         };
         let others = self.iter().filter(|it| own_key.is_none_or(|key| it.key != key.as_bytes()));
-        // "Modified keys MUST be moved to the beginning (left) of the list" (section 3.5). What
+        // Our key is "moved to the beginning (left) of the list" (section 3.5). What
         // finds no slot falls off the right.
         let mut slots: [Option<&Member<'_>>; MEMBERS] = [None; MEMBERS];
         for (slot, member) in slots.iter_mut().zip(own.iter().chain(others)) {

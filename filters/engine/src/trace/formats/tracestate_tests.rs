@@ -78,8 +78,8 @@ fn the_sentences_on_writing() {
     for (quotation, line, own, expected) in [
         ("3.5 order of unmodified pairs MUST be preserved", "b=2,a=1", Keep, "b=2,a=1"),
         ("3.5 SHOULD be added to the beginning", "b=2", Set("a", "1"), "a=1,b=2"),
-        ("3.5 MUST be moved to the beginning", "b=2,a=0,c=3", Set("a", "1"), "a=1,b=2,c=3"),
-        ("3.3.1.4 must overwrite their entry", "a=0,b=2,a=00", Set("a", "1"), "a=1,b=2"),
+        ("3.5 moved to the beginning (left)", "b=2,a=0,c=3", Set("a", "1"), "a=1,b=2,c=3"),
+        ("3.3.1.4 overwrite their entry upon reentry", "a=0,b=2,a=00", Set("a", "1"), "a=1,b=2"),
         ("3.5 Delete a key/value pair", "b=2,a=0,c=3,a=1", Remove("a"), "b=2,c=3"),
         ("3.5 Delete a key/value pair", "b=2", Remove("a"), "b=2"),
         ("3.3.1.3.2 except comma", "b=2,a=0", Set("a", "1,x=y"), "b=2"),

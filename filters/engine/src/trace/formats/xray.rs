@@ -86,7 +86,7 @@ mod tests {
             ("Sampled: 0", format!("{ROOT};Sampled=0"), Some((false, Some(false)))),
             (
                 "Sampled=?: made by the downstream service",
-                with("=1", "=1").replace("Sampled=1", "Sampled=?"),
+                with("Sampled=1", "Sampled=?"),
                 Some((true, None)),
             ),
             ("Sampled: anything else is unknown", full.clone() + "1", Some((true, None))),
