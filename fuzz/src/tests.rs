@@ -107,6 +107,9 @@ fn corpus_of_breaker_decision() {
 #[test]
 fn corpus_of_restore() {
     corpus("restore", super::restore);
+}
+
+#[test]
 fn corpus_of_traceparent() {
     corpus("traceparent", super::traceparent);
 }
