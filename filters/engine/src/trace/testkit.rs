@@ -47,8 +47,10 @@ impl Vm {
 
     pub fn send<V: AsRef<[u8]>>(&mut self, headers: &[(&str, V)]) -> Sent {
         let usual = [(":method", "GET"), (":path", "/"), (":authority", "shop.example")];
-        let mut came: Vec<(String, Vec<u8>)> =
-            usual.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect();
+        let mut came: Vec<(String, Vec<u8>)> = usual
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()))
+            .collect();
         for (name, value) in headers {
             if name.starts_with(':') {
                 came.retain(|(known, _)| known != name);
