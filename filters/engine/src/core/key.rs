@@ -110,7 +110,8 @@ pub fn sticky_share(fingerprint: Fingerprint) -> u32 {
     u32::try_from((fingerprint >> 16) % 10_000).unwrap_or(0)
 }
 
-fn compile_part(part: &KeyPart, color_header: &[u8], path: &str) -> Result<Source, FieldError> {
+/// Where a part is read, whatever one without it means.
+pub fn compile_part(part: &KeyPart, color_header: &[u8], path: &str) -> Result<Source, FieldError> {
     let Some(source) = &part.source else {
         let remedy = "must have one of: header, cookie, query, path, method, authority, grpc_service, \
                       grpc_method, source_address, peer_principal, jwt_claim, baggage, color, property, constant";
