@@ -114,7 +114,10 @@ pub fn sticky_share(fingerprint: Fingerprint) -> u32 {
 pub fn value_source(part: &KeyPart, color_header: &[u8], path: &str) -> Result<Source, FieldError> {
     if part.on_missing() != OnMissing::Unspecified {
         let path = format!("{path}.on_missing");
-        return Err(FieldError::at(path, "is for keys of rules; leave it out"));
+        return Err(FieldError::at(
+            path,
+            "has no meaning here: a request without the value goes without; remove it",
+        ));
     }
     compile_part(part, color_header, path)
 }

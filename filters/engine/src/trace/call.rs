@@ -7,7 +7,6 @@ use super::context::SpanContext;
 use super::hop::Hop;
 use super::metrics::Counts;
 use super::response::{Answered, ResponseRules};
-use super::scoring::Scoring;
 use super::worker::Worker;
 use crate::core::effects::Effects;
 use crate::core::headers::HeaderMap;
@@ -30,14 +29,6 @@ pub struct Call {
     pub(super) links: bool,
     pub(super) status: Cell<Option<u16>>,
     pub(super) hop: Option<Hop>,
-}
-
-/// The score of a trace that was not sampled, which the status may raise.
-#[derive(Debug)]
-pub(super) struct Open {
-    pub scoring: Rc<Scoring>,
-    pub score: i32,
-    pub randomness: u64,
 }
 
 impl Call {
@@ -69,8 +60,8 @@ impl Call {
 
     /// The stream is over, whatever became of it.
     pub fn on_log(self, worker: &mut Worker, ports: &mut (impl Attributes + Clock)) {
-        if let (Some(hop), Some(context)) = (self.hop, self.context) {
-            hop.end(&context, self.is_grpc, self.status.get(), worker, ports);
+        if let Some(hop) = self.hop {
+            hop.end(self.status.get(), worker, ports);
         }
     }
 }

@@ -72,6 +72,12 @@ const DEADLINES: [(Deadlines, &str); 5] = [
     (Deadlines::Spent, "spent"),
 ];
 
+impl Contexts {
+    pub fn word(self) -> &'static str {
+        CONTEXTS.get(self as usize).map_or("", |(_, word)| word)
+    }
+}
+
 #[derive(Debug, Default)]
 pub struct Counts {
     contexts: [Cell<u64>; CONTEXTS.len()],

@@ -21,6 +21,7 @@ mod restoring;
 mod sampling;
 mod scoring;
 mod section;
+pub mod spans;
 pub mod threshold;
 mod worker;
 

@@ -13,7 +13,7 @@ use super::context::{Carried, SpanContext};
 use super::deadline::{DeadlineRules, Left};
 use super::formats::ot::Ot;
 use super::formats::tracestate::Own;
-use super::hop::SpanRules;
+use super::hop::{Open, Place, SpanRules};
 use super::metrics::{Contexts, Counts};
 use super::propagation::{Found, Propagation, fresh, remove};
 use super::response::ResponseRules;
@@ -111,6 +111,7 @@ impl Tracer {
         if self.mode == mode::Value::Off {
             return;
         }
+        worker.export(&self.common.identity.state_prefix, self.spans.as_ref());
         self.sampler.prepare(ports);
         if let Some(restoring) = &self.restoring {
             worker.secret.prepare(ports);
@@ -206,12 +207,13 @@ impl<'t> Desk<'t> {
         let carried = found.carried;
         let is_new = carried.trace_id.is_none();
         let (trace_id, span_id) = fresh(carried.trace_id, &mut || ports.random());
-        counts.context(match (is_new, is_restored && !restarts, found.is_broken) {
+        let fate = match (is_new, is_restored && !restarts, found.is_broken) {
             (true, _, true) => Contexts::Restarted,
             (true, _, false) => Contexts::Started,
             (false, true, _) => Contexts::Restored,
             (false, false, _) => Contexts::Continued,
-        });
+        };
+        counts.context(fate);
         let candidate = candidate(&found, trace_id, is_trusted, is_new, ports);
         let sampled = sampler.decide(&candidate, request, &mut worker.found, ports);
         let randomness = candidate.randomness;
@@ -284,11 +286,14 @@ impl<'t> Desk<'t> {
         let known = !(is_observed && is_new);
         let open = sampled.score.filter(|_| !context.sampled).and_then(|score| {
             let scoring = sampler.scoring()?;
-            Some(super::call::Open { scoring, score, randomness })
+            Some(Open { scoring, score, randomness })
         });
         let hop = match spans {
             Some(spans) if !is_shadow && (context.sampled || open.is_some()) => {
-                Some(spans.begin(request, carried.span_id, &found, open, ports))
+                let tracestate = tracestate(&found, &effects.headers);
+                let fate = fate.word();
+                let place = Place { context, parent: carried.span_id, tracestate, fate };
+                Some(spans.begin(request, place, open, ports))
             }
             _ => None,
         };
@@ -321,18 +326,22 @@ impl Passed<'_, '_> {
         self.found.carried.trace_id.is_none()
     }
 
-    /// As it goes on.
     pub fn tracestate(&self) -> Option<String> {
-        let written = self.edits.iter().rev().find_map(|edit| match edit {
-            HeaderEdit::Set(name, value) if name == "tracestate" => Some(Some(value.clone())),
-            HeaderEdit::Remove(name) if name == "tracestate" => Some(None),
-            _ => None,
-        });
-        written.unwrap_or_else(|| {
-            let state = self.found.state.as_ref().filter(|state| !state.is_empty());
-            state.map(|state| state.write(Own::Keep))
-        })
+        tracestate(self.found, self.edits)
     }
+}
+
+/// As it goes on.
+fn tracestate(found: &Found<'_>, edits: &[HeaderEdit]) -> Option<String> {
+    let written = edits.iter().rev().find_map(|edit| match edit {
+        HeaderEdit::Set(name, value) if name == "tracestate" => Some(Some(value.clone())),
+        HeaderEdit::Remove(name) if name == "tracestate" => Some(None),
+        _ => None,
+    });
+    written.unwrap_or_else(|| {
+        let state = found.state.as_ref().filter(|state| !state.is_empty());
+        state.map(|state| state.write(Own::Keep))
+    })
 }
 
 /// The randomness by which the trace is decided on. An untrusted client must not choose it: it chose
