@@ -75,7 +75,7 @@ fn two_thousand_requests_from_64_connections_through_four_hops() {
 
     Crowd::new(chain.entry(), 2000).run(
         |number| Request::get("/").header("x-number", number.to_string()),
-        |number, answer| {
+        |number, answer, _| {
             assert_eq!(answer.status, 200, "{answer:?}");
             let answer = Account::of(&answer);
             let own = |a: &&Account| a.header("x-number") == Some(number.to_string());

@@ -49,7 +49,7 @@ fn whole(chain: &Chain, requests: u64) -> u64 {
         0 => Request::get("/orders").header("traceparent", Traceparent::of_client(n).write()),
         _ => traced(n, &format!("id-{n}")),
     };
-    Crowd::new(chain.entry(), requests).run(request, |n, answer| {
+    Crowd::new(chain.entry(), requests).run(request, |n, answer, _| {
         assert_eq!(answer.status, 200, "{answer:?}");
         let is_whole = is_whole(&Account::of(&answer), &Traceparent::of_client(n));
         whole.fetch_add(u64::from(is_whole), Ordering::Relaxed);
@@ -75,7 +75,7 @@ fn nobody_gets_the_context_of_another_with_the_same_id() {
     let chain = forgetful(2);
     let (whole, restored) = (AtomicU64::new(0), AtomicU64::new(0));
     let request = |n: u64| traced(n, &format!("id-{}", if n % 20 == 1 { n - 1 } else { n }));
-    Crowd::new(chain.entry(), 4000).run(request, |n, answer| {
+    Crowd::new(chain.entry(), 4000).run(request, |n, answer, _| {
         assert_eq!(answer.status, 200, "{answer:?}");
         let (account, sent) = (Account::of(&answer), Traceparent::of_client(n));
         for trace in traces(&account).iter().flatten() {
