@@ -53,9 +53,10 @@ fn applications_forward_what_they_are_told_to() {
 
 #[test]
 fn a_chain_runs_a_filter_on_both_listeners_of_each_hop() {
-    // Until the trace module has tests of its own: any module, which lets everything pass.
+    // Any module shows it; it passes over the sections of the others.
     let limit = "{name: lab, rate_limit: {rules: [{id: r, match: {direction: ANY}, \
-                 max_tokens: 100, fill_interval: 3600s}]}}";
+                 max_tokens: 100, fill_interval: 3600s}]}, \
+                 trace_context: {}, restore: {keys: [{header: x-request-id}]}}";
     let builder = Chain::builder().hops(2).module(paths::module("rate_limit"));
     let chain = builder.policy(limit).start();
     assert_eq!(chain.trail(&traced()).len(), 2);
