@@ -4,6 +4,7 @@
 use crate::http::{Client, Request, Response};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// So many requests over so many connections.
 pub struct Crowd {
@@ -23,9 +24,13 @@ impl Crowd {
         self
     }
 
-    /// Sends what `make` gives for each number and hands every answer to `look`. Panics when one
-    /// stays away.
-    pub fn run(self, make: impl Fn(u64) -> Request + Sync, look: impl Fn(u64, Response) + Sync) {
+    /// Sends what `make` gives for each number and hands every answer to `look`, with the time that
+    /// it took. Panics when one stays away.
+    pub fn run(
+        self,
+        make: impl Fn(u64) -> Request + Sync,
+        look: impl Fn(u64, Response, Duration) + Sync,
+    ) {
         let next = AtomicU64::new(0);
         std::thread::scope(|scope| {
             for _ in 0..self.connections {
@@ -37,22 +42,13 @@ impl Crowd {
                         if number >= self.requests {
                             return;
                         }
-                        look(number, client.send(&make(number)));
+                        let request = make(number);
+                        let start = Instant::now();
+                        let answer = client.send(&request);
+                        look(number, answer, start.elapsed());
                     }
                 });
             }
         });
-    }
-
-    /// The answers in the order of their requests.
-    pub fn answers(self, make: impl Fn(u64) -> Request + Sync) -> Vec<Response> {
-        let answers = std::sync::Mutex::new(Vec::new());
-        let keep = |number, answer| {
-            answers.lock().expect("no panic in between").push((number, answer));
-        };
-        self.run(make, keep);
-        let mut answers = answers.into_inner().expect("no panic in between");
-        answers.sort_by_key(|(number, _)| *number);
-        answers.into_iter().map(|(_, answer)| answer).collect()
     }
 }

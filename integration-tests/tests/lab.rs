@@ -53,9 +53,10 @@ fn applications_forward_what_they_are_told_to() {
 
 #[test]
 fn a_chain_runs_a_filter_on_both_listeners_of_each_hop() {
-    // Until the trace module has tests of its own: any module, which lets everything pass.
+    // Any module shows it; it passes over the sections of the others.
     let limit = "{name: lab, rate_limit: {rules: [{id: r, match: {direction: ANY}, \
-                 max_tokens: 100, fill_interval: 3600s}]}}";
+                 max_tokens: 100, fill_interval: 3600s}]}, \
+                 trace_context: {}, restore: {keys: [{header: x-request-id}]}}";
     let builder = Chain::builder().hops(2).module(paths::module("rate_limit"));
     let chain = builder.policy(limit).start();
     assert_eq!(chain.trail(&traced()).len(), 2);
@@ -75,7 +76,7 @@ fn two_thousand_requests_from_64_connections_through_four_hops() {
 
     Crowd::new(chain.entry(), 2000).run(
         |number| Request::get("/").header("x-number", number.to_string()),
-        |number, answer| {
+        |number, answer, _| {
             assert_eq!(answer.status, 200, "{answer:?}");
             let answer = Account::of(&answer);
             let own = |a: &&Account| a.header("x-number") == Some(number.to_string());

@@ -3,12 +3,13 @@
 use crate::common::{ONLY_THE_ID, Sidecar, chain, lab, traced};
 use serde_json::json;
 use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use weir_integration_tests::http::grpc;
 use weir_integration_tests::wait::DEADLINE;
 use weir_integration_tests::{
-    Chain, Cluster, Envoy, Filter, Forward, H2Conn, Listener, Manner, Request, Response, Route,
-    Script, Scripted, Think, paths, wait_until,
+    Chain, Cluster, Crowd, Envoy, Filter, Forward, H2Conn, Listener, Manner, Request, Response,
+    Route, Script, Scripted, Think, paths, wait_until,
 };
 
 const LEFT: &str = "x-weir-deadline-ms";
@@ -337,27 +338,21 @@ fn nothing_runs_past_the_deadline_of_the_client() {
     chain.hops[2].app().change(|manner| {
         manner.think = Think::Random { seed: 5, most: Duration::from_millis(900) };
     });
-    let run = || {
-        let late = std::sync::atomic::AtomicU64::new(0);
-        let took = std::sync::Mutex::new(std::collections::BTreeMap::new());
-        let crowd = weir_integration_tests::Crowd::new(chain.entry(), 600).connections(32);
-        crowd.run(
-            |n| {
-                took.lock().unwrap().insert(n, Instant::now());
-                traced(n, &format!("{n}-{}", chain.hops[0].app().arrived())).header(LEFT, "300")
-            },
-            |n, answer| {
-                let took = took.lock().unwrap()[&n].elapsed();
+    let run = |round: &str| {
+        let late = AtomicU64::new(0);
+        Crowd::new(chain.entry(), 600).connections(32).run(
+            |n| traced(n, &format!("{round}-{n}")).header(LEFT, "300"),
+            |_, answer, took| {
                 assert!(matches!(answer.status, 200 | 504), "{answer:?}");
                 let is_late = took > Duration::from_millis(450);
-                late.fetch_add(u64::from(is_late), std::sync::atomic::Ordering::Relaxed);
+                late.fetch_add(u64::from(is_late), Ordering::Relaxed);
             },
         );
         late.into_inner()
     };
-    let with = run();
+    let with = run("with");
     chain.put_policy("{name: lab, mode: 'OFF'}");
-    let without = run();
+    let without = run("without");
     println!(
         "of 600 requests with 300 ms to live, past 450 ms: {with} with deadlines, {without} without"
     );
