@@ -80,9 +80,10 @@ fn lock(seen: &Mutex<Vec<Seen>>) -> MutexGuard<'_, Vec<Seen>> {
 async fn converse(socket: TcpStream, name: String, seen: Arc<Mutex<Vec<Seen>>>) {
     let service = service_fn(move |request| answer(name.clone(), seen.clone(), request));
     // A connection that the test or Envoy cuts is no event of the upstream.
-    let _ = auto::Builder::new(TokioExecutor::new())
-        .serve_connection(TokioIo::new(socket), service)
-        .await;
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    // More than a client sends, less than what a hostile one tries.
+    server.http1().max_headers(6000);
+    let _ = server.serve_connection(TokioIo::new(socket), service).await;
 }
 
 async fn answer(

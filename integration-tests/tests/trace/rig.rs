@@ -7,7 +7,7 @@ use weir_integration_tests::{
     wait_until,
 };
 
-/// `in` and `out` lead to the echo over HTTP/1.1, `grpc` over HTTP/2; `both` goes through `in`'s and
+/// `in` and `out` lead to the echo over HTTP/1.1, `grpc` over HTTP/2, `plain` without a filter; `both` goes through `in`'s and
 /// `out`'s filters one after the other. Paths under `/script` lead to an upstream that follows one.
 pub struct Rig {
     pub envoy: Envoy,
@@ -45,10 +45,10 @@ impl Rig {
             .cluster(Cluster::listener("egress", "egress"))
             .policy(policy);
         let listeners = [
+            ("plain", Listener::inbound("plain"), "echo", "scripted"),
             ("in", Listener::inbound("in"), "echo", "scripted"),
             ("out", Listener::outbound("out"), "echo", "scripted"),
             ("grpc", Listener::outbound("grpc"), "echo-h2", "scripted-h2"),
-            ("grpc-in", Listener::inbound("grpc-in"), "echo-h2", "scripted-h2"),
             ("both", Listener::inbound("both"), "egress", "egress"),
             ("egress", Listener::outbound("egress").internal(), "echo", "scripted"),
         ];
@@ -63,7 +63,7 @@ impl Rig {
                 .route(Route::prefix("/nobody", "nobody"))
                 .route(Route::direct("/direct", 404))
                 .route(Route::prefix("/", cluster));
-            for filter in filters(name) {
+            for filter in filters(name).into_iter().filter(|_| name != "plain") {
                 listener = listener.filter(filter);
             }
             builder = builder.listener(more(listener));
