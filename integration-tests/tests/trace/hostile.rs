@@ -162,10 +162,13 @@ fn every_byte_in_every_carrier() {
                 let request = Request::get("/").header(name, &bytes);
                 talk.try_request(&format!("{byte:#04x} at the {place} of {name}"), &request);
             }
-            talk.try_request(
-                &format!("{byte:#04x} alone in {name}"),
-                &Request::get("/").header(name, [byte]),
-            );
+            // A deadline of a few milliseconds is one, and rightly spent.
+            if name != "x-weir-deadline-ms" || !byte.is_ascii_digit() {
+                talk.try_request(
+                    &format!("{byte:#04x} alone in {name}"),
+                    &Request::get("/").header(name, [byte]),
+                );
+            }
         }
     }
     talk.end();

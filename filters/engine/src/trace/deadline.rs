@@ -113,7 +113,8 @@ impl DeadlineRules {
         if self.margin > 0 && request.direction(ports) != Direction::Inbound {
             left = left.saturating_sub(self.margin);
         }
-        let milliseconds = left / MS;
+        // To the next whole one: a hop that takes microseconds costs none.
+        let milliseconds = left.div_ceil(MS);
         if kind == Kind::Stream {
             // It ends when it ends; what it passes on says the truth.
             if came.is_some() {

@@ -30,7 +30,11 @@ pub use section::{Decision, Tracer};
 pub use worker::Worker;
 
 #[cfg(test)]
+mod deadline_tests;
+#[cfg(test)]
 mod policy_tests;
+#[cfg(test)]
+mod restoring_tests;
 #[cfg(test)]
 mod section_tests;
 #[cfg(test)]

@@ -35,6 +35,8 @@ pub struct Found<'r> {
     /// Only beside a valid `traceparent`: without one it means nothing (W3C Trace Context section
     /// 3.3.1.4), and a broken one never counts against its `traceparent`.
     pub state: Option<TraceState<'r>>,
+    /// It was remembered, and does not stand in the request.
+    pub is_recalled: bool,
 }
 
 /// What becomes of the OpenTelemetry member of `tracestate`.
@@ -251,6 +253,7 @@ fn write_state(
     let state = found.state.as_ref().unwrap_or(&empty);
     let before = state.get(b"ot").map(Ot::parse);
     let text = match change {
+        OtChange::Keep if found.is_recalled => state.write(Own::Keep),
         // As it came, on as many lines: unchanged is unchanged.
         OtChange::Keep if there == 0 || !state.is_empty() => return,
         OtChange::Keep => String::new(),

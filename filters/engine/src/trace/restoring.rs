@@ -208,7 +208,9 @@ impl Restoring {
     fn of(&self, key: &Key, passed: &Passed<'_, '_>, headers: &HeaderMap) -> Record {
         let is_color =
             |color: &&[u8]| passed.is_trusted && color.len() <= MAX_COLOR && is_safe_value(color);
-        let color = headers.get(&self.color_header).filter(is_color).map(<[u8]>::to_vec);
+        // An empty text says that the request came without.
+        let color = headers.get(&self.color_header).filter(is_color).unwrap_or_default();
+        let color = Some(color.to_vec());
         if key.is_session {
             let mut baggage = Baggage::parse(passed.baggage.map(str::as_bytes).into_iter());
             baggage.retain(|member| key.baggage.iter().any(|name| name.as_bytes() == member));
@@ -228,7 +230,6 @@ impl Restoring {
             }),
             deadline: passed.deadline,
             color,
-            // An empty text says that the request came without.
             tracestate: Some(passed.tracestate().unwrap_or_default().into_bytes()),
             sw8: line(b"sw8"),
             sw8_correlation: line(b"sw8-correlation"),

@@ -191,6 +191,7 @@ impl<'t> Desk<'t> {
         if let (false, Some(trace)) = (has_own, recalled.trace()) {
             found.carried = trace;
             found.state = recalled.state();
+            found.is_recalled = true;
         }
         let is_restored = !has_own && found.carried.trace_id.is_some();
         let restarts = propagation.mode == Mode::Restart && !(common.is_edge && is_trusted);
@@ -198,6 +199,7 @@ impl<'t> Desk<'t> {
             found.is_broken |= has_own;
             found.carried = Carried::default();
             found.state = None;
+            found.is_recalled = false;
         }
         if !is_trusted {
             found.carried.is_debug = false;
