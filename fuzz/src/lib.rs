@@ -3,7 +3,8 @@
 //! toolchain the tests run each over its corpus with mutations.
 
 use weir_engine::breaker::{self, Breaker};
-use weir_engine::core::headers::HeaderMap;
+use weir_engine::core::effects::HeaderEdit;
+use weir_engine::core::headers::{HeaderMap, is_safe_value};
 use weir_engine::core::ports::{Attributes, SharedStore};
 use weir_engine::core::regex::Regex;
 use weir_engine::core::reply::trace_id;
@@ -19,16 +20,20 @@ use weir_engine::trace::formats::tracestate::{Own, TraceState};
 use weir_engine::trace::formats::{
     b3, baggage, datadog, grpc_timeout, jaeger, request_id, w3c, xray,
 };
+use weir_engine::trace::{self, Tracer};
 use weir_protos::{Section, decode_json};
 
 /// A policy as Envoy hands it over: refused with a message, or compiled.
 pub fn policy(data: &[u8]) {
-    for section in [Section::RateLimit, Section::CircuitBreaker, Section::All] {
+    for section in
+        [Section::RateLimit, Section::CircuitBreaker, Section::TraceContext, Section::All]
+    {
         match decode_json(data, section) {
             Ok(policy) => {
                 let refused = [
                     Limiter::compile(&policy, "fuzz", 1).err(),
                     Breaker::compile(&policy, "fuzz").err(),
+                    Tracer::compile(&policy, "fuzz").err(),
                 ];
                 for error in refused.into_iter().flatten() {
                     assert!(error.path.starts_with("policy") && !error.remedy.is_empty());
@@ -375,6 +380,62 @@ pub fn grpc_timeout(data: &[u8]) {
         };
         assert!(read <= time && written.len() <= 9);
         assert_eq!(grpc_timeout::parse(grpc_timeout::write(read).as_bytes()), Some(read));
+    }
+}
+
+/// A trace's whole way through an inbound and an outbound listener, over the same kinds of bytes.
+pub fn trace_decision(data: &[u8]) {
+    const POLICY: &[u8] = br#"{"name":"f",
+        "restore":{"keys":[{"header":"x-request-id"},{"header":"x","scope":"SESSION","baggage":["a"]},{"trace_id":true}],"mint":true,"max_records":1024},
+        "trace_context":{
+        "propagation":{"extract":["W3C","B3_SINGLE","B3_MULTI","JAEGER","XRAY","DATADOG","REQUEST_ID"],
+            "inject":["W3C","B3_SINGLE","B3_MULTI","JAEGER","XRAY","DATADOG"]},
+        "baggage":{"set":[{"key":"user","value":{"header":"x"}}]},
+        "sampling":{"scoring":{"weights":[{"match":{"headers":{"x":{"present":true}}},"weight":0.5}],
+            "statuses":[{"http_statuses":["500-599"],"weight":0.5}]}},
+        "deadline":{"default":"1s","hop_margin":"0.01s"},
+        "response":{"trace_id_header":"x-trace-id","error_context":true,"envelope":true},
+        "spans":{"cluster":"c","service_name":"s","max_batch":1,"attributes":{"x":{"header":"x"}}}}}"#;
+    let Ok(policy) = decode_json(POLICY, Section::TraceContext) else {
+        unreachable!("the policy is valid")
+    };
+    let Ok(tracer) = Tracer::compile(&policy, "fuzz") else { unreachable!("the policy is valid") };
+    let (mut process, mut worker) = (Process::start(), trace::Worker::default());
+    let mut ports = process.ports(1);
+    for path in [
+        "response.code",
+        "response.flags",
+        "response.code_details",
+        "response.grpc_status",
+        "upstream.request_attempt_count",
+        "request.time",
+        "weir.rate_limit",
+    ] {
+        ports.set_attribute(path, data);
+    }
+    tracer.prepare(&mut worker, &mut ports);
+    let map = HeaderMap::from_wire(data.to_vec());
+    for direction in [1_u64, 2, 0, 2] {
+        ports.set_attribute("xds.listener_direction", &direction.to_le_bytes());
+        let decision = tracer.on_request(&mut worker, &map, &mut ports);
+        let mut written = decision.effects.headers;
+        if let Some(call) = decision.call {
+            let effects = call.on_response(&map, &mut ports);
+            written.extend(effects.headers);
+            call.on_log(&mut worker, &mut ports);
+        }
+        for edit in written {
+            if let HeaderEdit::Set(name, value) | HeaderEdit::Add(name, value) = edit {
+                assert!(is_safe_value(value.as_bytes()), "{name}: {value:?}");
+            }
+        }
+        worker.tick(&mut ports);
+        tracer.tick(&mut ports);
+        if direction == 0 {
+            for key in process.store.keys() {
+                let _ = process.store.set(&key, data, 0);
+            }
+        }
     }
 }
 

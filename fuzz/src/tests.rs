@@ -139,6 +139,11 @@ fn corpus_of_grpc_timeout() {
     corpus("grpc_timeout", super::grpc_timeout);
 }
 
+#[test]
+fn corpus_of_trace_decision() {
+    corpus("trace_decision", super::trace_decision);
+}
+
 /// Every target has its file for cargo-fuzz.
 #[test]
 fn corpus_and_targets_belong_together() {

@@ -3,10 +3,11 @@
 
 use weir_integration_tests::http::grpc;
 use weir_integration_tests::{
-    Cluster, Envoy, Filter, Listener, Request, Route, Script, Scripted, Upstream, paths,
+    Cluster, Collector, Envoy, Filter, Listener, Request, Route, Script, Scripted, Upstream, paths,
 };
 
-const TRIED_HERE: [&str; 6] = ["breaker", "edge", "grpc", "per-user", "service", "shadow-first"];
+const TRIED_HERE: [&str; 8] =
+    ["breaker", "edge", "grpc", "per-user", "service", "shadow-first", "trace", "trace-edge"];
 /// `cargo xtask demo` is its test.
 const THE_DEMO: &str = "demo";
 
@@ -70,6 +71,70 @@ fn breaker_answers_for_the_method_that_fails() {
     assert_eq!(answer.header("x-weir-degraded").as_deref(), Some("orders"));
     assert_eq!(client.send(&Request::new("POST", "/orders")).status, 500);
     assert_eq!(client.get("/carts").status, 500);
+    envoy.assert_healthy();
+}
+
+#[test]
+fn trace_translates_restores_and_exports() {
+    let (echo, collector) = (Upstream::start("echo"), Collector::start());
+    let listener =
+        |listener: Listener| listener.filter(Filter::weir()).route(Route::prefix("/", "echo"));
+    let envoy = Envoy::builder()
+        .module(paths::module("trace_context"))
+        .cluster(Cluster::h1("echo", echo.address))
+        .cluster(Cluster::h2("otel-collector", collector.grpc))
+        .listener(listener(Listener::inbound("in")))
+        .listener(listener(Listener::outbound("out")))
+        .policy(&text("trace"))
+        .start();
+    let (trace, span) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
+    let came = Request::get("/").header("b3", format!("{trace}-{span}-1"));
+    let into = envoy.client("in").send(&came);
+    assert_eq!(into.header("x-trace-id").as_deref(), Some(trace));
+    assert_eq!(into.echoed("b3"), None);
+    assert_eq!(into.echoed("x-weir-deadline-ms").as_deref(), Some("3000"));
+    // The application forwards the id alone.
+    let id = into.echoed("x-request-id").expect("an id was minted");
+    let out = envoy.client("out").send(&Request::get("/").header("x-request-id", id));
+    assert_eq!(
+        out.echoed("traceparent").map(|value| value[3..35].to_owned()).as_deref(),
+        Some(trace)
+    );
+    weir_integration_tests::wait_until("two spans", weir_integration_tests::wait::DEADLINE, || {
+        collector.spans().iter().filter(|span| span.trace_id() == trace).count() == 2
+    });
+    envoy.assert_healthy();
+}
+
+#[test]
+fn trace_edge_takes_the_trace_and_not_the_wishes() {
+    let echo = Upstream::start("echo");
+    let listener = Listener::new("in")
+        .trust_forwarded_for(1)
+        .filter(Filter::weir())
+        .route(Route::prefix("/", "echo"));
+    let envoy = Envoy::builder()
+        .module(paths::module("trace_context"))
+        .cluster(Cluster::h1("echo", echo.address))
+        .listener(listener)
+        .policy(&text("trace-edge"))
+        .start();
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let ask = |address: &str| {
+        let request = Request::get("/")
+            .header("x-forwarded-for", address)
+            .header("traceparent", format!("00-{trace}-00f067aa0ba902b7-01"))
+            .header("baggage", "page=home,tenant=other")
+            .header("x-weir-deadline-ms", "60000");
+        envoy.client("in").send(&request)
+    };
+    let stranger = ask("198.51.100.7");
+    assert_eq!(stranger.header("x-trace-id").as_deref(), Some(trace));
+    assert_eq!(stranger.echoed("baggage").as_deref(), Some("page=home"));
+    assert_eq!(stranger.echoed("x-weir-deadline-ms").as_deref(), Some("10000"));
+    let partner = ask("192.0.2.7");
+    assert!(partner.echoed("traceparent").unwrap().ends_with("-01"), "its decision holds");
+    assert_eq!(partner.echoed("x-weir-deadline-ms").as_deref(), Some("60000"));
     envoy.assert_healthy();
 }
 

@@ -1,5 +1,5 @@
-//! `cargo xtask demo`: limits and a circuit breaker at work on a real Envoy, told scene by scene, with
-//! a table at the end that compares what the clients counted with what Envoy counted.
+//! `cargo xtask demo`: limits, a circuit breaker and a trace at work on real Envoys, told scene by scene,
+//! with a table at the end that compares what the clients counted with what Envoy counted.
 
 mod breaker;
 mod keep;
@@ -8,6 +8,7 @@ mod scenes;
 mod signals;
 mod stage;
 mod table;
+mod trace;
 
 use std::panic;
 use std::process::ExitCode;
@@ -21,8 +22,9 @@ cargo xtask demo [--keep]
 
 Starts an Envoy with two workers and the rate limiter in front of two small upstreams, sends real
 traffic, edits the policy live and tries a bad edit; then another with the circuit breaker, whose
-upstream fails and heals. Prints a table: what the clients counted, what Envoy counted, and what it
-had to be. Takes about 30 s.
+upstream fails and heals; then four Envoys in a chain, whose applications forget to forward their
+trace. Prints a table: what the clients counted, what Envoy counted, and what it
+had to be. Takes about 40 s.
 
 Options:
   --keep   leave it running afterwards, put each edit of the policy file live, end on Ctrl-C
@@ -89,6 +91,7 @@ fn run(keep: bool) -> bool {
     scenes::edits(&mut stage, &mut table);
     scenes::whole_run(&stage, &mut table);
     breaker::play(&mut table);
+    trace::play(&mut table);
     println!("\n{table}");
     let held = table.report(started.elapsed());
     if keep {

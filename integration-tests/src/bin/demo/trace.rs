@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use weir_integration_tests::collector::Received;
 use weir_integration_tests::wait::wait_for;
 use weir_integration_tests::{
-    Account, Chain, Cluster, Collector, Crowd, Forward, Manner, Request, Think, paths,
+    Account, Chain, Cluster, Collector, Crowd, Forward, Manner, Request, Response, Think, paths,
 };
 
 use crate::table::Table;
@@ -17,7 +18,8 @@ const REQUESTS: u64 = 400;
 
 fn policy(hop: usize, restores: bool) -> String {
     let service = ["shop", "orders", "stock", "prices"][hop];
-    let restore = if restores { "restore: {keys: [{header: x-request-id}], mint: true}, " } else { "" };
+    let restore =
+        if restores { "restore: {keys: [{header: x-request-id}], mint: true}, " } else { "" };
     format!(
         "{{name: demo, {restore}trace_context: {{spans: {{cluster: collector, service_name: {service}, \
          interval: 0.1s}}}}}}"
@@ -54,22 +56,32 @@ pub fn play(table: &mut Table) {
     let more = HOPS as u64 - 1;
     let counted = counted(&chain, restored + more);
     section.equal("calls restored", restored + more, counted);
-    section.figure("spans that were lost", chain.metric(&["spans_total", "outcome=.=dropped"]), 0..=0);
+    section.figure(
+        "spans that were lost",
+        chain.metric(&["spans_total", "outcome=.=dropped"]),
+        0..=0,
+    );
 }
 
 /// How many of the requests were in one trace at every service.
 fn run(chain: &Chain) -> u64 {
-    let answers = Crowd::new(chain.entry(), REQUESTS).answers(|_| Request::get("/basket"));
-    let is_complete = |answer: &weir_integration_tests::Response| {
-        let account = Account::of(answer);
-        let trail = account.trail();
-        let traces: Vec<_> = trail
-            .iter()
-            .map(|account| account.header("traceparent").map(|value| value[3..35].to_owned()))
-            .collect();
-        traces.len() == HOPS && traces[0].is_some() && traces.iter().all(|trace| *trace == traces[0])
-    };
-    answers.iter().filter(|answer| is_complete(answer)).count() as u64
+    let complete = AtomicU64::new(0);
+    Crowd::new(chain.entry(), REQUESTS).run(
+        |_| Request::get("/basket"),
+        |_, answer, _| {
+            complete.fetch_add(u64::from(is_complete(&answer)), Ordering::Relaxed);
+        },
+    );
+    complete.into_inner()
+}
+
+fn is_complete(answer: &Response) -> bool {
+    let account = Account::of(answer);
+    let trail = account.trail();
+    let trace_of =
+        |account: &&Account| account.header("traceparent").map(|value| value[3..35].to_owned());
+    let traces: Vec<_> = trail.iter().map(trace_of).collect();
+    traces.len() == HOPS && traces[0].is_some() && traces.iter().all(|trace| *trace == traces[0])
 }
 
 /// Sends one more request and draws the spans that it made.
@@ -114,7 +126,8 @@ fn draw(
         let kind = if span.span.kind == 2 { "server" } else { "client" };
         let took = span.span.end_time_unix_nano.saturating_sub(span.span.start_time_unix_nano);
         let trace = &span.trace_id()[..8];
-        let branch = if parent.is_none() { format!("trace {trace}…  ") } else { "└─ ".to_owned() };
+        let branch =
+            if parent.is_none() { format!("trace {trace}…  ") } else { "└─ ".to_owned() };
         let _ = writeln!(
             text,
             "      {indent}{branch}{service} {kind} {} ms",
