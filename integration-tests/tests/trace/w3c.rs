@@ -3,7 +3,7 @@
 
 use crate::rig::{Rig, SPAN, TRACE, parent, seen};
 use std::collections::BTreeSet;
-use weir_integration_tests::Request;
+use weir_integration_tests::{Account, Calls, Chain, Manner, Request, paths};
 
 /// What has to become of a request.
 enum Then {
@@ -162,6 +162,33 @@ fn three_callbacks_of_one_request_carry_three_parent_ids() {
             assert_eq!(traces.len(), if one_trace { 1 } else { 3 });
         }
     }
+}
+
+/// The same by an application behind a sidecar, which forwards what it got on three calls at once.
+#[test]
+fn three_calls_of_an_application_carry_three_parent_ids() {
+    let manner = Manner { calls: Calls::AtOnce(3), ..Manner::default() };
+    let chain = Chain::builder()
+        .hops(2)
+        .module(paths::module("trace_context"))
+        .policy("{name: shop, trace_context: {}}")
+        .manner(manner)
+        .start();
+    for came in [Some(parent("01")), None] {
+        let request =
+            came.iter().fold(Request::get("/"), |r, value| r.header("traceparent", value));
+        let account = Account::of(&chain.client().send(&request));
+        let own = account.header("traceparent").unwrap().to_owned();
+        let called: Vec<_> =
+            account.next.iter().filter_map(|called| called.account.as_ref()).collect();
+        let seen: BTreeSet<_> =
+            called.iter().map(|call| call.header("traceparent").unwrap()).collect();
+        assert_eq!(seen.len(), 3, "{seen:?}");
+        assert!(seen.iter().all(|value| value[3..35] == own[3..35]), "{own}: {seen:?}");
+        assert!(seen.iter().all(|value| value[36..52] != own[36..52]));
+        assert_eq!(came.is_some(), own[3..35] == *TRACE);
+    }
+    chain.assert_healthy();
 }
 
 /// `tracestate` lines beside a valid `traceparent`, and what goes on; `None`: nothing.

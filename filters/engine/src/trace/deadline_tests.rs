@@ -43,7 +43,7 @@ fn no_margin_on_the_way_in() {
 #[test]
 fn a_wall_clock_that_steps_changes_nothing() {
     let mut vm = start("");
-    for step in [-3600_000 * MS as i64, 3600_000 * MS as i64] {
+    for step in [-3_600_000 * MS as i64, 3_600_000 * MS as i64] {
         waited(&mut vm, step);
         assert_eq!(left(&vm.send(&[("x-weir-deadline-ms", "1000")])), Some(1000), "{step}");
     }
