@@ -75,7 +75,9 @@ impl<'a> Baggage<'a> {
     }
 
     /// Puts one member at the end, in place of all that have its key. The value is percent-encoded
-    /// where it has to be (section 3.3.1.3). A key that is no token is not set: it has no encoding.
+    /// where it has to be (section 3.3.1.3), and `=` as well: it may stand in a value, but readers that
+    /// split a member at each of them lose what follows. A key that is no token is not set: it has no
+    /// encoding.
     pub fn set(&mut self, key: &str, value: &[u8]) {
         const HEX: [char; 16] =
             ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
@@ -87,7 +89,7 @@ impl<'a> Baggage<'a> {
         raw.push_str(key);
         raw.push('=');
         for byte in value {
-            if is_baggage_octet(*byte) && *byte != b'%' {
+            if is_baggage_octet(*byte) && !matches!(byte, b'%' | b'=') {
                 raw.push(char::from(*byte));
             } else {
                 raw.push('%');
