@@ -3,7 +3,7 @@
 use prost::Message;
 
 use crate::error::FieldError;
-use crate::v1::{CircuitBreaker, Policy, RateLimit, Restore, TraceContext};
+use crate::v1::{CircuitBreaker, Policy, RateLimit, Restore, TraceContext, TrafficColor};
 
 /// Which filter sections of a policy are read; those of other filters are passed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +11,7 @@ pub enum Section {
     RateLimit,
     CircuitBreaker,
     TraceContext,
+    TrafficColor,
     All,
 }
 
@@ -21,6 +22,7 @@ impl Section {
             Section::RateLimit => &["rate_limit"],
             Section::CircuitBreaker => &["circuit_breaker"],
             Section::TraceContext => &["trace_context", "restore"],
+            Section::TrafficColor => &["traffic_color", "restore"],
         };
         // The sections are numbered from 10 up.
         number >= 10 && !own.contains(&name)
@@ -43,6 +45,11 @@ impl Policy {
     /// The section `trace_context`; empty when there is none.
     pub fn trace_context(&self) -> Result<TraceContext, FieldError> {
         decode("policy.trace_context", &self.trace_context)
+    }
+
+    /// The section `traffic_color`; empty when there is none.
+    pub fn traffic_color(&self) -> Result<TrafficColor, FieldError> {
+        decode("policy.traffic_color", &self.traffic_color)
     }
 
     /// The section `restore`; empty when there is none.

@@ -4,6 +4,7 @@
 //! each other. `sim` is a host for tests: several workers as real threads on one simulated store.
 
 pub mod breaker;
+pub mod color;
 pub mod core;
 pub mod limit;
 #[cfg(any(test, feature = "sim"))]

@@ -1,0 +1,1 @@
+//! Traffic coloring: decided once, carried along, routed by, guarded.
