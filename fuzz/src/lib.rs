@@ -3,6 +3,7 @@
 //! toolchain the tests run each over its corpus with mutations.
 
 use weir_engine::breaker::{self, Breaker};
+use weir_engine::core::baggage::Baggage;
 use weir_engine::core::effects::HeaderEdit;
 use weir_engine::core::headers::{HeaderMap, is_safe_value};
 use weir_engine::core::ports::{Attributes, SharedStore};
@@ -12,14 +13,13 @@ use weir_engine::core::request::{Request, normal_authority};
 use weir_engine::core::restore;
 use weir_engine::core::source::Source;
 use weir_engine::core::template::Template;
+use weir_engine::core::uuid;
 use weir_engine::limit::{Limiter, Worker, slots};
 use weir_engine::sim::Process;
 use weir_engine::trace::context::{Carried, SpanContext, SpanId, TraceId};
 use weir_engine::trace::formats::ot::{self, Ot};
 use weir_engine::trace::formats::tracestate::{Own, TraceState};
-use weir_engine::trace::formats::{
-    b3, baggage, datadog, grpc_timeout, jaeger, request_id, w3c, xray,
-};
+use weir_engine::trace::formats::{b3, datadog, grpc_timeout, jaeger, request_id, w3c, xray};
 use weir_engine::trace::{self, Tracer};
 use weir_protos::{Section, decode_json};
 
@@ -320,12 +320,12 @@ pub fn vendor_contexts(data: &[u8]) {
         priority: fields.next(),
         tags: fields.next(),
     };
-    let uuid = request_id::parse(data);
-    if let Some(id) = uuid {
-        let made = request_id::uuid(id.get());
+    let parsed = request_id::parse(data);
+    if let Some(id) = parsed {
+        let made = uuid::uuid(id.get());
         assert!(request_id::parse(made.as_bytes()).is_some());
     }
-    let of_uuid = uuid.map(|id| Carried { trace_id: Some(id), ..Carried::default() });
+    let of_uuid = parsed.map(|id| Carried { trace_id: Some(id), ..Carried::default() });
     // Something to write even when nothing could be read: the bytes go along as the fields and tags
     // of others.
     let some = Carried { trace_id: TraceId::new(1 << 64), ..Carried::default() };
@@ -354,13 +354,13 @@ pub fn vendor_contexts(data: &[u8]) {
 
 /// The lines of `baggage`.
 pub fn baggage(data: &[u8]) {
-    let same = |baggage: &baggage::Baggage<'_>| {
+    let same = |baggage: &Baggage<'_>| {
         let line = baggage.write();
-        let again = baggage::Baggage::parse([line.as_bytes()].into_iter());
+        let again = Baggage::parse([line.as_bytes()].into_iter());
         assert!(!again.is_changed() && again.members().eq(baggage.members()), "{line:?}");
         line
     };
-    let mut baggage = baggage::Baggage::parse(lines(data));
+    let mut baggage = Baggage::parse(lines(data));
     same(&baggage);
     baggage.set("user", data);
     baggage.limit(64, 8192);

@@ -1,6 +1,7 @@
 //! What all four filters share: the request and its values, matching, keys, the ports.
 
 pub mod answer;
+pub mod baggage;
 pub mod bytes;
 pub mod checks;
 pub mod effects;
@@ -20,4 +21,6 @@ pub mod secret;
 pub mod source;
 pub mod statuses;
 pub mod template;
+pub mod text;
+pub mod uuid;
 pub mod value;

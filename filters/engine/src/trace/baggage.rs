@@ -3,13 +3,14 @@
 use weir_protos::FieldError;
 use weir_protos::v1::BaggagePolicy as Source;
 
-use super::formats::baggage::Baggage;
 use super::propagation::{remove, replace};
+use crate::core::baggage::Baggage;
 use crate::core::effects::HeaderEdit;
-use crate::core::headers::{HeaderMap, header_name};
+use crate::core::headers::HeaderMap;
 use crate::core::key::{MAX_PARTS, value_source};
 use crate::core::ports::Attributes;
 use crate::core::request::Request;
+use crate::core::restore::baggage_key;
 use crate::core::source;
 
 /// What every party has to pass on (W3C Baggage section 3.3.2), and so the most that makes sense.
@@ -38,7 +39,7 @@ impl BaggageRules {
             }
         };
         for (place, key) in given.allow.iter().enumerate() {
-            check_key(key, &format!("{path}.allow[{place}]"))?;
+            baggage_key(key, &format!("{path}.allow[{place}]"))?;
         }
         if given.set.len() > MAX_PARTS {
             let remedy = "members: must be at most 16";
@@ -46,7 +47,7 @@ impl BaggageRules {
         }
         let members = given.set.iter().enumerate().map(|(place, member)| {
             let path = format!("{path}.set[{place}]");
-            check_key(&member.key, &format!("{path}.key"))?;
+            baggage_key(&member.key, &format!("{path}.key"))?;
             let value = member.value.as_ref().ok_or_else(|| {
                 FieldError::at(
                     format!("{path}.value"),
@@ -103,13 +104,4 @@ impl BaggageRules {
         }
         (!text.is_empty()).then_some(text)
     }
-}
-
-pub fn check_key(key: &str, path: &str) -> Result<(), FieldError> {
-    // The grammar of header names: a token of RFC 9110 section 5.6.2.
-    if header_name(key).is_none() {
-        let remedy = "must be the key of a baggage member: letters, digits and `-_.` and the like";
-        return Err(FieldError::value(path, format_args!("{key:?}"), remedy));
-    }
-    Ok(())
 }

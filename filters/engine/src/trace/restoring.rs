@@ -1,48 +1,28 @@
-//! The section `restore` at work: what the inbound side records, and what the outbound side recalls.
-
-use std::borrow::Cow;
+//! The section `restore` at work for traces: what a record holds, and what is made of it.
 
 use weir_protos::FieldError;
-use weir_protos::v1::restore_key::{Scope as Given, Source as KeySource};
-use weir_protos::v1::{Restore as Source, RestoreKey};
+use weir_protos::v1::Restore as Source;
 
-use super::baggage::check_key;
 use super::context::{Carried, SpanId, TraceId};
-use super::formats::baggage::Baggage;
-use super::formats::request_id::{stable, uuid};
 use super::formats::tracestate::TraceState;
 use super::metrics::{Counts, Restores};
 use super::section::Passed;
 use super::worker::Worker;
+use crate::core::baggage::Baggage;
 use crate::core::effects::HeaderEdit;
 use crate::core::headers::{HeaderMap, is_safe_value};
-use crate::core::key::Secret;
-use crate::core::matcher::checked_header;
 use crate::core::policy::Common;
 use crate::core::ports::{Clock, Nanos, Ports, SharedStore};
-use crate::core::request::{Direction, Request};
-use crate::core::restore::{self, Found, Outcome, Record, Records, fingerprint, is_usable};
-
-/// Each costs a look at shared data.
-const MAX_KEYS: usize = 4;
+use crate::core::request::Request;
+use crate::core::restore::{Comer, Key, Memory, Outcome, Recall, Record, Trace};
 
 /// A longer value is no color of anybody's.
 const MAX_COLOR: usize = 64;
 
 #[derive(Debug)]
 pub struct Restoring {
-    keys: Vec<Key>,
-    mints: bool,
+    memory: Memory,
     color_header: Box<[u8]>,
-    records: Records,
-}
-
-#[derive(Debug)]
-struct Key {
-    /// None: the trace id.
-    header: Option<Box<[u8]>>,
-    is_session: bool,
-    baggage: Vec<String>,
 }
 
 /// What the proxy remembers of the request that this one is made for.
@@ -60,47 +40,18 @@ impl Restoring {
         common: &Common,
         path: &str,
     ) -> Result<Option<Restoring>, FieldError> {
-        if *source == Source::default() {
-            return Ok(None);
-        }
-        if source.keys.is_empty() || source.keys.len() > MAX_KEYS {
-            let path = format!("{path}.keys");
-            return Err(FieldError::value(path, source.keys.len(), "keys: must be 1 to 4"));
-        }
-        let mut keys: Vec<Key> = Vec::new();
-        for (place, key) in source.keys.iter().enumerate() {
-            let path = format!("{path}.keys[{place}]");
-            let key_compiled = Key::compile(key, &path)?;
-            if keys.iter().any(|earlier| earlier.header == key_compiled.header) {
-                let (field, value) = match &key_compiled.header {
-                    Some(name) => ("header", format!("{:?}", String::from_utf8_lossy(name))),
-                    None => ("trace_id", "true".into()),
-                };
-                let path = format!("{path}.{field}");
-                return Err(FieldError::value(path, value, "is given twice; keep one"));
-            }
-            keys.push(key_compiled);
-        }
-        if source.mint && keys.first().is_none_or(|key| key.header.is_none() || key.is_session) {
-            let remedy = "makes an id for the first key, which must be a header of scope REQUEST";
-            return Err(FieldError::value(format!("{path}.mint"), "true", remedy));
-        }
-        Ok(Some(Restoring {
-            keys,
-            mints: source.mint,
-            color_header: common.color_header.clone(),
-            records: Records::compile(source, &common.identity.policy, path)?,
-        }))
+        let memory = Memory::compile(source, &common.identity.policy, path)?;
+        let color_header = common.color_header.clone();
+        Ok(memory.map(|memory| Restoring { memory, color_header }))
     }
 
     pub fn prepare(&self, ports: &mut (impl SharedStore + Clock)) {
         let now = ports.now();
-        self.records.prepare(now, ports);
+        self.memory.prepare(now, ports);
     }
 
     pub fn tick(&self, counts: &Counts, store: &mut impl SharedStore) {
-        self.records.refresh(store);
-        let evicted = self.records.take_evictions();
+        let evicted = self.memory.tick(store);
         if evicted > 0 {
             counts.restore(Restores::Evicted, evicted);
         }
@@ -115,39 +66,17 @@ impl Restoring {
         counts: &Counts,
         ports: &mut impl Ports,
     ) -> Recalled {
+        let trace_id = own.trace_id.map(TraceId::get);
+        let recall = self.memory.recall(trace_id, request, &mut worker.secret, ports);
+        let counted = match &recall {
+            Recall::Record(_) if trace_id.is_none() => Some(Restores::Restored),
+            Recall::Missing if trace_id.is_none() => Some(Restores::Missing),
+            Recall::Ambiguous => Some(Restores::Ambiguous),
+            _ => None,
+        };
+        counted.into_iter().for_each(|outcome| counts.restore(outcome, 1));
+        let Recall::Record(record) = recall else { return Recalled::default() };
         let headers = request.headers;
-        let is_asked = self.keys.iter().any(|key| key.id(headers, own.trace_id).is_some());
-        if !is_asked || request.direction(ports) != Direction::Outbound {
-            return Recalled::default();
-        }
-        let Some(secret) = worker.secret.get(ports) else { return Recalled::default() };
-        let now = ports.now();
-        for key in &self.keys {
-            let Some(id) = key.id(headers, own.trace_id) else { continue };
-            match self.records.look(key.fingerprint(&secret, &id), now, ports) {
-                Found::Record(record) => {
-                    let theirs = record.trace.and_then(|trace| TraceId::new(trace.trace_id));
-                    // The application is in another trace than the request with that id was.
-                    if own.trace_id.is_some() && theirs.is_some() && own.trace_id != theirs {
-                        return Recalled::default();
-                    }
-                    if own.trace_id.is_none() {
-                        counts.restore(Restores::Restored, 1);
-                    }
-                    return self.recalled(record, headers);
-                }
-                Found::Ambiguous => {
-                    counts.restore(Restores::Ambiguous, 1);
-                    return Recalled::default();
-                }
-                Found::Missing if own.trace_id.is_none() => counts.restore(Restores::Missing, 1),
-                Found::Missing => {}
-            }
-        }
-        Recalled::default()
-    }
-
-    fn recalled(&self, record: Record, headers: &HeaderMap) -> Recalled {
         let color = text(record.color.as_ref());
         let color = color.filter(|_| headers.get(&self.color_header).is_none());
         let name = || String::from_utf8_lossy(&self.color_header).into_owned();
@@ -165,44 +94,24 @@ impl Restoring {
         counts: &Counts,
         ports: &mut impl Ports,
     ) -> Option<HeaderEdit> {
-        if request.direction(ports) != Direction::Inbound {
-            return None;
-        }
-        let secret = worker.secret.get(ports)?;
+        let comer = Comer {
+            trace_id: Some(passed.context.trace_id.get()),
+            is_trusted: passed.is_trusted,
+            is_new_trace: passed.is_new(),
+        };
         let headers = request.headers;
-        let now = ports.now();
-        let mut minted = None;
-        for (place, key) in self.keys.iter().enumerate() {
-            let trace_id = Some(passed.context.trace_id);
-            let came = key.id(headers, trace_id);
-            // An id that an untrusted client chose could be somebody else's.
-            let is_ours = passed.is_trusted || (key.header.is_none() && passed.is_new());
-            let id = match (came.filter(|_| is_ours), &key.header) {
-                (Some(id), _) => id,
-                (None, Some(name)) if place == 0 && self.mints => {
-                    let id = uuid(u128::from(ports.random()) << 64 | u128::from(ports.random()));
-                    let name = String::from_utf8_lossy(name).into_owned();
-                    minted = Some(HeaderEdit::Set(name, id.clone()));
-                    Cow::Owned(id.into_bytes())
-                }
-                _ => {
-                    if !is_ours {
-                        counts.restore(Restores::Untrusted, 1);
-                    }
-                    continue;
-                }
+        let make = |key: &Key| self.of(key, passed, headers);
+        let tell = |outcome| {
+            let outcome = match outcome {
+                None => Restores::Untrusted,
+                Some(Outcome::Recorded) => Restores::Recorded,
+                Some(Outcome::Ambiguous) => Restores::Ambiguous,
+                Some(Outcome::Lost(_)) => Restores::NotRecorded,
             };
-            let record = self.of(key, passed, headers);
-            let scope =
-                if key.is_session { restore::Scope::Session } else { restore::Scope::Request };
-            let fingerprint = key.fingerprint(&secret, &id);
-            match self.records.record(fingerprint, &record, scope, now, ports) {
-                Outcome::Recorded => counts.restore(Restores::Recorded, 1),
-                Outcome::Ambiguous => counts.restore(Restores::Ambiguous, 1),
-                Outcome::Lost(_) => counts.restore(Restores::NotRecorded, 1),
-            }
-        }
-        minted
+            counts.restore(outcome, 1);
+        };
+        let minted = self.memory.record(comer, request, &mut worker.secret, ports, make, tell);
+        minted.map(|(name, id)| HeaderEdit::Set(name, id))
     }
 
     fn of(&self, key: &Key, passed: &Passed<'_, '_>, headers: &HeaderMap) -> Record {
@@ -221,7 +130,7 @@ impl Restoring {
         let line =
             |name: &[u8]| headers.get(name).filter(|line| is_safe_value(line)).map(<[u8]>::to_vec);
         Record {
-            trace: Some(restore::Trace {
+            trace: Some(Trace {
                 trace_id: context.trace_id.get(),
                 span_id: context.span_id.get(),
                 sampled: Some(context.sampled),
@@ -235,46 +144,6 @@ impl Restoring {
             sw8_correlation: line(b"sw8-correlation"),
             baggage: Some(passed.baggage.unwrap_or_default().into()),
         }
-    }
-}
-
-impl Key {
-    fn compile(source: &RestoreKey, path: &str) -> Result<Key, FieldError> {
-        let is_session = source.scope() == Given::Session;
-        let header = match &source.source {
-            None => return Err(FieldError::at(path, "must have one of: header, trace_id")),
-            Some(KeySource::Header(name)) => Some(checked_header(name, &format!("{path}.header"))?),
-            Some(KeySource::TraceId(true)) => None,
-            Some(KeySource::TraceId(false)) => {
-                let remedy = "must be true, or leave the key out";
-                return Err(FieldError::value(format!("{path}.trace_id"), "false", remedy));
-            }
-        };
-        if is_session && header.is_none() {
-            let remedy = "needs a header: a trace is a request's";
-            return Err(FieldError::value(format!("{path}.scope"), "SESSION", remedy));
-        }
-        if !is_session && !source.baggage.is_empty() {
-            let remedy = "goes with scope SESSION; a request's baggage is restored as a whole";
-            return Err(FieldError::at(format!("{path}.baggage"), remedy));
-        }
-        for (place, key) in source.baggage.iter().enumerate() {
-            check_key(key, &format!("{path}.baggage[{place}]"))?;
-        }
-        Ok(Key { header, is_session, baggage: source.baggage.clone() })
-    }
-
-    /// The id that the request carries, where it is one: on two lines it is none.
-    fn id<'r>(&self, headers: &'r HeaderMap, trace_id: Option<TraceId>) -> Option<Cow<'r, [u8]>> {
-        let Some(name) = &self.header else {
-            return trace_id.map(|id| Cow::Owned(id.to_string().into_bytes()));
-        };
-        let id = headers.get_one(name)?;
-        is_usable(id).then(|| stable(id))
-    }
-
-    fn fingerprint(&self, secret: &Secret, id: &[u8]) -> u64 {
-        fingerprint(secret, self.header.as_deref().unwrap_or(b":trace-id"), id)
     }
 }
 

@@ -4,11 +4,13 @@
 //! id up. They run in other VMs, and mostly in other workers, so records lie in shared data: a
 //! fixed number of values, each a set of a few records, written under compare-and-set.
 
+mod memory;
 mod record;
 mod set;
 mod size;
 mod store;
 
+pub use memory::{Comer, Key, Memory, Recall, baggage_key};
 pub use record::{MAX_RECORD, Record, Trace};
 pub use set::{Set, State, WAYS, Way};
 pub use store::{Found, Lost, Outcome, Records, Scope, fingerprint, is_usable};

@@ -1,7 +1,7 @@
 //! Datadog's headers (Datadog documentation, "Trace Context Propagation"): decimal ids of 64 bits;
 //! the upper half of a longer trace id travels among the tags, as `_dd.p.tid`.
 
-use super::{ascii, decimal, lower_hex_64, split_at_first, trim_ows};
+use super::{ascii, decimal, lower_hex_64, split_once, trim_ows};
 use crate::trace::context::{Carried, SpanContext, SpanId, TraceId};
 
 const UPPER_HALF: &[u8] = b"_dd.p.tid";
@@ -81,7 +81,7 @@ pub fn write(context: &SpanContext, incoming_tags: Option<&[u8]>) -> Vec<(&'stat
 fn tags(line: &[u8]) -> impl Iterator<Item = (&[u8], &[u8], &[u8])> {
     line.split(|byte| *byte == b',').filter_map(|tag| {
         let tag = trim_ows(tag);
-        let (name, value) = split_at_first(tag, b'=')?;
+        let (name, value) = split_once(tag, b'=')?;
         let is_name = !name.is_empty() && name.iter().all(u8::is_ascii_graphic);
         let is_value = value.iter().all(|byte| matches!(byte, b' '..=b'~'));
         (is_name && is_value).then_some((name, value, tag))

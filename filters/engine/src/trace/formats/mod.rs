@@ -2,7 +2,6 @@
 //! values, allocates nothing, and answers with what they say or with nothing.
 
 pub mod b3;
-pub mod baggage;
 pub mod datadog;
 pub mod grpc_timeout;
 pub mod jaeger;
@@ -12,20 +11,8 @@ pub mod tracestate;
 pub mod w3c;
 pub mod xray;
 
-/// Without the optional white space around a value: blanks and tabs, nothing else (RFC 9110
-/// section 5.6.3).
-pub(crate) fn trim_ows(mut value: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
-        value = rest;
-    }
-    value
-}
-
-/// The parts before and after the first `separator`.
-pub(crate) fn split_at_first(text: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
-    let place = text.iter().position(|byte| *byte == separator)?;
-    Some((text.get(..place)?, text.get(place.saturating_add(1)..)?))
-}
+pub(crate) use crate::core::request::split_once;
+pub(crate) use crate::core::text::{ascii, trim_ows};
 
 /// 1 to 32 digits, lower case only, as most of the formats demand.
 pub(crate) fn lower_hex(digits: &[u8]) -> Option<u128> {
@@ -60,11 +47,6 @@ pub(crate) fn decimal(digits: &[u8], most: usize) -> Option<u64> {
         let value = char::from(*digit).to_digit(10)?;
         number.checked_mul(10)?.checked_add(u64::from(value))
     })
-}
-
-/// What was checked to be ASCII, as text; anything else as no text.
-pub(crate) fn ascii(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap_or_default()
 }
 
 #[cfg(test)]

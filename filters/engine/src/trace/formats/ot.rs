@@ -1,7 +1,7 @@
 //! OpenTelemetry's own member of `tracestate`, the key `ot` ("TraceState Handling"):
 //! `th:c;rv:d1a2b3c4d5e6f7;other:value`.
 
-use super::{ascii, lower_hex, split_at_first};
+use super::{ascii, lower_hex, split_once};
 use crate::trace::threshold::Threshold;
 
 pub const KEY: &str = "ot";
@@ -70,7 +70,7 @@ impl<'a> Ot<'a> {
 /// The well-formed sub-keys: key, value and both as they stand.
 fn sub_keys(value: &[u8]) -> impl Iterator<Item = (&[u8], &[u8], &[u8])> {
     value.split(|byte| *byte == b';').filter_map(|whole| {
-        let (key, value) = split_at_first(whole, b':')?;
+        let (key, value) = split_once(whole, b':')?;
         let is_key = key.first().is_some_and(u8::is_ascii_lowercase)
             && key.iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
         let is_value =

@@ -1,6 +1,6 @@
 //! `tracestate`: W3C Trace Context Level 2, section 3.3, with the key grammar of 2026-06.
 
-use super::{ascii, split_at_first, trim_ows};
+use super::{ascii, split_once, trim_ows};
 
 /// "There can be a maximum of 32 list-members in a list" (section 3.3.1.1).
 const MEMBERS: usize = 32;
@@ -114,7 +114,7 @@ impl<'a> TraceState<'a> {
 
 impl<'a> Member<'a> {
     fn parse(part: &'a [u8]) -> Option<Member<'a>> {
-        let (key, value) = split_at_first(part, b'=')?;
+        let (key, value) = split_once(part, b'=')?;
         Some(Member { key, value }).filter(Member::is_valid)
     }
 

@@ -1,7 +1,7 @@
 //! AWS X-Ray's `x-amzn-trace-id` (X-Ray Developer Guide, "Tracing header"):
 //! `Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1`.
 
-use super::{ascii, lower_hex, lower_hex_64, split_at_first, trim_ows};
+use super::{ascii, lower_hex, lower_hex_64, split_once, trim_ows};
 use crate::trace::context::{Carried, SpanContext, SpanId, TraceId};
 
 /// What a header with the fields of others may grow to. Ours take 75; load balancers and Lambda add
@@ -48,13 +48,13 @@ pub fn write(context: &SpanContext, incoming: Option<&[u8]>) -> String {
 }
 
 fn fields(value: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    value.split(|byte| *byte == b';').filter_map(|field| split_at_first(trim_ows(field), b'='))
+    value.split(|byte| *byte == b';').filter_map(|field| split_once(trim_ows(field), b'='))
 }
 
 /// `1-{8 digits}-{24 digits}`: together the trace id. The first part is a time in X-Ray, and no
 /// more than eight digits to everyone else.
 fn root(value: &[u8]) -> Option<TraceId> {
-    let (seconds, rest) = split_at_first(value.strip_prefix(b"1-")?, b'-')?;
+    let (seconds, rest) = split_once(value.strip_prefix(b"1-")?, b'-')?;
     if seconds.len() != 8 || rest.len() != 24 {
         return None;
     }

@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::{ascii, split_at_first, trim_ows};
+use super::request::split_once;
+use super::text::{ascii, trim_ows};
 
 /// "0*179": 180 members is what the grammar allows (section 3.3.1), and three times what anybody
 /// must carry. What comes after that is not read.
@@ -137,9 +138,9 @@ impl<'a> Baggage<'a> {
 impl<'a> Member<'a> {
     fn parse(part: &'a [u8]) -> Option<Member<'a>> {
         let mut fields = part.split(|byte| *byte == b';');
-        let (key, value) = split_at_first(fields.next()?, b'=')?;
+        let (key, value) = split_once(fields.next()?, b'=')?;
         let (key, value) = (trim_ows(key), trim_ows(value));
-        let is_property = |property: &[u8]| match split_at_first(property, b'=') {
+        let is_property = |property: &[u8]| match split_once(property, b'=') {
             Some((key, value)) => is_token(trim_ows(key)) && is_value(trim_ows(value)),
             None => is_token(trim_ows(property)),
         };
@@ -154,7 +155,7 @@ impl<'a> Member<'a> {
 
     /// As it stands on the line, still percent-encoded, without properties.
     pub fn value(&self) -> &[u8] {
-        let after = split_at_first(&self.raw, b'=').map_or(&b""[..], |(_, after)| after);
+        let after = split_once(&self.raw, b'=').map_or(&b""[..], |(_, after)| after);
         trim_ows(after.split(|byte| *byte == b';').next().unwrap_or_default())
     }
 
