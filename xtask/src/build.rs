@@ -27,9 +27,11 @@ enum Kind {
     Filter,
     /// The benchmark's yardstick keeps all exports of the SDK: they are what it measures.
     Noop,
+    /// Times the engine inside Envoy, for the benchmark: made as a filter is.
+    Loop,
 }
 
-pub const MODULES: [Module; 4] = [
+pub const MODULES: [Module; 6] = [
     Module { package: "weir-rate-limit", artefact: "weir_rate_limit", kind: Kind::Filter },
     Module {
         package: "weir-circuit-breaker",
@@ -37,6 +39,8 @@ pub const MODULES: [Module; 4] = [
         kind: Kind::Filter,
     },
     Module { package: "weir-trace-context", artefact: "weir_trace_context", kind: Kind::Filter },
+    Module { package: "weir-traffic-color", artefact: "weir_traffic_color", kind: Kind::Filter },
+    Module { package: "weir-color-loop", artefact: "color_loop", kind: Kind::Loop },
     Module { package: "weir-noop-sdk", artefact: "noop_sdk", kind: Kind::Noop },
 ];
 
@@ -79,7 +83,7 @@ fn build(toolchain: &WasmToolchain, module: &Module) -> Result<(PathBuf, Vec<u8>
         .with_extension("wasm");
     let linked = fs::read(&linked).with_context(|| shown(&linked))?;
     let finished = match module.kind {
-        Kind::Filter => postlink::run(&linked)?,
+        Kind::Filter | Kind::Loop => postlink::run(&linked)?,
         Kind::Noop => linked,
     };
     let file = make_artefacts()?.join(module.artefact).with_extension("wasm");
@@ -123,6 +127,7 @@ mod tests {
             let folder = match module.kind {
                 Kind::Filter => module.package.replacen("weir-", "filters/", 1),
                 Kind::Noop => "integration-tests/noop-sdk".to_owned(),
+                Kind::Loop => "integration-tests/color-loop".to_owned(),
             };
             assert!(workspace.contains(&format!("\"{folder}\"")), "{folder}");
         }

@@ -52,7 +52,8 @@ post-link pass that keeps the callbacks the filter needs. Prints size and SHA-25
 module over 540 KB.
 
 Options:
-  --with-noop   also build target/weir/noop_sdk.wasm, the benchmark's yardstick
+  --with-noop   also build the benchmark's own modules: target/weir/noop_sdk.wasm, its yardstick,
+                and target/weir/color_loop.wasm, which times decisions where they run
 
 Example: cargo xtask build";
 

@@ -62,6 +62,11 @@ impl HeaderMap {
         HeaderMap::from_wire(wire)
     }
 
+    /// The bytes that it was read from.
+    pub fn into_wire(self) -> Vec<u8> {
+        self.raw
+    }
+
     fn slice(&self, (at, len): (u32, u32)) -> &[u8] {
         let at = at as usize;
         self.raw.get(at..at.saturating_add(len as usize)).unwrap_or_default()

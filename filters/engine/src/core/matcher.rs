@@ -205,16 +205,25 @@ impl Condition {
             Condition::Path(test) => test.holds(request.path),
             Condition::Header(name, test) => {
                 let mut lines = request.headers.all(name).peekable();
-                match lines.peek() {
-                    None => test.holds(None),
-                    Some(_) => lines.any(|line| test.holds(Some(line))),
+                let (mut holds, mut odd) = (lines.peek().is_none() && test.holds(None), 0_u32);
+                for line in lines {
+                    odd = odd.saturating_add(u32::from(test.is_odd(line)));
+                    if test.holds(Some(line)) {
+                        holds = true;
+                        break;
+                    }
                 }
+                request.odd_numbers = request.odd_numbers.saturating_add(odd);
+                holds
             }
             Condition::Grpc(service, method) => request.grpc_method().is_some_and(|(s, m)| {
                 (service.is_empty() || **service == *s) && (method.is_empty() || **method == *m)
             }),
             Condition::Value(source, test) => {
-                test.holds(source.read(request, attributes).as_deref())
+                let value = source.read(request, attributes);
+                let is_odd = value.as_deref().is_some_and(|value| test.is_odd(value));
+                request.odd_numbers = request.odd_numbers.saturating_add(is_odd.into());
+                test.holds(value.as_deref())
             }
             Condition::All(all) => all.iter().all(|item| item.matches(request, attributes)),
             Condition::Any(any) => any.iter().any(|item| item.matches(request, attributes)),

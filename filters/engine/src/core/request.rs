@@ -28,6 +28,8 @@ pub struct Request<'r> {
     direction: Option<Direction>,
     source: Option<Option<IpAddr>>,
     grpc: Option<bool>,
+    /// Values that were to be compared as numbers and are none.
+    pub odd_numbers: u32,
 }
 
 impl<'r> Request<'r> {
@@ -56,6 +58,7 @@ impl<'r> Request<'r> {
             direction: None,
             source: None,
             grpc: None,
+            odd_numbers: 0,
         }
     }
 

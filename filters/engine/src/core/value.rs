@@ -67,6 +67,11 @@ impl ValueTest {
         })
     }
 
+    /// Whether the value is to be compared as a number and is none.
+    pub fn is_odd(&self, value: &[u8]) -> bool {
+        matches!(self, ValueTest::Number(_)) && decimal(value).is_none()
+    }
+
     pub fn holds(&self, value: Option<&[u8]>) -> bool {
         let Some(value) = value else { return matches!(self, ValueTest::Present(false)) };
         match self {

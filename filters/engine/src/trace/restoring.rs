@@ -117,13 +117,14 @@ impl Restoring {
     fn of(&self, key: &Key, passed: &Passed<'_, '_>, headers: &HeaderMap) -> Record {
         let is_color =
             |color: &&[u8]| passed.is_trusted && color.len() <= MAX_COLOR && is_safe_value(color);
-        // An empty text says that the request came without.
-        let color = headers.get(&self.color_header).filter(is_color).unwrap_or_default();
-        let color = Some(color.to_vec());
+        let color = headers.get(&self.color_header).filter(is_color).map(<[u8]>::to_vec);
         if key.is_session {
             let mut baggage = Baggage::parse(passed.baggage.map(str::as_bytes).into_iter());
             baggage.retain(|member| key.baggage.iter().any(|name| name.as_bytes() == member));
             let baggage = Some(baggage.write().into_bytes());
+            // An empty text says that the newest request came without; of one request the color filter
+            // may know what stands in no header.
+            let color = Some(color.unwrap_or_default());
             return Record { color, baggage, ..Record::default() };
         }
         let context = passed.context;

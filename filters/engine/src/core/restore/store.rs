@@ -102,9 +102,14 @@ impl Known {
             (Some(one), Some(other)) => one.trace_id != other.trace_id,
             _ => false,
         };
+        // Filters of one request agree on its color.
+        let is_other_color = || match (&self.record.color, &newer.record.color) {
+            (Some(one), Some(other)) => one != other,
+            _ => false,
+        };
         let is_ambiguous = match (self.state, newer.state) {
             (_, State::Ambiguous) | (State::Ambiguous, State::Request) => true,
-            (State::Request, State::Request) => is_other_trace(),
+            (State::Request, State::Request) => is_other_trace() || is_other_color(),
             _ => false,
         };
         if is_ambiguous {

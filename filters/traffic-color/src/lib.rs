@@ -1,0 +1,73 @@
+//! `weir_traffic_color.wasm`: gray traffic coloring as an Envoy filter.
+
+use weir_engine::color::{Call, Painter, Worker};
+use weir_engine::core::effects::Effects;
+use weir_engine::core::headers::HeaderMap;
+use weir_engine::core::policy::Common;
+use weir_host::{Filter, HostPorts};
+use weir_protos::v1::Policy;
+use weir_protos::{FieldError, Section};
+
+struct TrafficColor(Painter);
+
+weir_host::module!(TrafficColor);
+
+impl Filter for TrafficColor {
+    const SECTION: Section = Section::TrafficColor;
+    const NAME: &'static str = "traffic_color";
+    const KEEPS_STREAMS: bool = true;
+    type Worker = Worker;
+    type Stream = Call;
+
+    fn compile(policy: &Policy, plugin: &str, _: u64) -> Result<Self, FieldError> {
+        Painter::compile(policy, plugin).map(TrafficColor)
+    }
+
+    fn prepare(&mut self, worker: &mut Worker, ports: &mut HostPorts) {
+        self.0.prepare(worker, ports);
+    }
+
+    fn common(&self) -> &Common {
+        self.0.common()
+    }
+
+    /// Nothing is charged: a request that is redirected keeps the color that it has.
+    fn mark(&self) -> Option<&str> {
+        None
+    }
+
+    fn on_request(
+        &mut self,
+        worker: &mut Worker,
+        headers: &HeaderMap,
+        ports: &mut HostPorts,
+    ) -> (Effects, Option<Call>) {
+        let decision = self.0.on_request(worker, headers, ports);
+        (decision.effects, decision.call)
+    }
+
+    fn reads_response(call: &Call) -> bool {
+        call.reads_response()
+    }
+
+    fn on_response(
+        call: &mut Call,
+        _: &mut Worker,
+        response: &HeaderMap,
+        ports: &mut HostPorts,
+    ) -> Effects {
+        call.on_response(response, ports)
+    }
+
+    fn on_log(call: Call, _: &mut Worker, ports: &mut HostPorts) {
+        call.on_log(ports);
+    }
+
+    fn tick(&mut self, ports: &mut HostPorts) {
+        self.0.tick(ports);
+    }
+
+    fn tick_worker(worker: &mut Worker, ports: &mut HostPorts) {
+        worker.tick(ports);
+    }
+}
