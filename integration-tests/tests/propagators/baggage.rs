@@ -8,7 +8,7 @@ use opentelemetry::baggage::{Baggage as Theirs, BaggageExt};
 use opentelemetry_sdk::propagation::BaggagePropagator;
 use percent_encoding::percent_decode;
 use proptest::prelude::*;
-use weir_engine::trace::formats::baggage::Baggage;
+use weir_engine::core::baggage::Baggage;
 
 use crate::common::{Instead, Row, Table, extract, inject, texts};
 
