@@ -85,7 +85,7 @@ impl BaggageRules {
         let mut baggage = Baggage::parse(lines);
         if !self.allow.is_empty() {
             baggage.retain(|key| self.allow.iter().any(|allowed| allowed.as_bytes() == key));
-        } else if !is_trusted {
+        } else if !is_trusted && restored.is_none() {
             baggage.retain(|_| false);
         }
         for (key, source) in &self.set {

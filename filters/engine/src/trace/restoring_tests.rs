@@ -138,6 +138,21 @@ fn mirrors_and_strangers_leave_no_record() {
     assert_eq!(out.send(&[("x-request-id", minted)]).trace_id(), came.trace_id());
 }
 
+/// Under a policy of the edge what the proxy let in and remembers is its own.
+#[test]
+fn what_was_let_in_at_the_edge_goes_on() {
+    let process = Process::start();
+    let edge = "{name: t, zone: EDGE, restore: {keys: [{header: x-request-id}], mint: true}, \
+                trace_context: {baggage: {allow: [a]}, sampling: {percent: 0, rules: [{id: r, match: {path: {exact: /in}}}]}}}";
+    let mut into = Vm::start(&process, edge, 1).facing(1);
+    let came = into.send(&[(":path", "/in"), ("baggage", "a=1,b=2")]);
+    assert_eq!(came.traceparent().2, "03");
+    let id = came.header("x-request-id").unwrap();
+    let went = Vm::start(&process, edge, 2).facing(2).send(&[("x-request-id", id)]);
+    assert_eq!((went.trace_id(), went.traceparent().2), (came.trace_id(), "03".into()));
+    assert_eq!(went.header("baggage").as_deref(), Some("a=1"));
+}
+
 #[test]
 fn records_outlive_an_edit() {
     let process = Process::start();

@@ -201,7 +201,9 @@ impl<'t> Desk<'t> {
             found.state = None;
             found.is_recalled = false;
         }
-        if !is_trusted {
+        // What this proxy remembers, it has let in itself.
+        let is_ours = is_trusted || is_restored;
+        if !is_ours {
             found.carried.is_debug = false;
         }
 
@@ -216,7 +218,7 @@ impl<'t> Desk<'t> {
             (false, false, _) => Contexts::Continued,
         };
         counts.context(fate);
-        let candidate = candidate(&found, trace_id, is_trusted, is_new, ports);
+        let candidate = candidate(&found, trace_id, is_ours, is_new, ports);
         let sampled = sampler.decide(&candidate, request, &mut worker.found, ports);
         let randomness = candidate.randomness;
         let mut context = SpanContext {
