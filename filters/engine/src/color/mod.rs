@@ -12,6 +12,7 @@ pub mod cookie;
 pub mod guard;
 pub mod hash;
 mod lanes;
+mod latency;
 mod metrics;
 mod rule;
 pub mod schedule;
