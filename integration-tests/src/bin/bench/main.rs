@@ -68,6 +68,7 @@ fn update() -> Result<(), String> {
     Ok(())
 }
 
+/// What fails is said at once and at the end; the rest is measured all the same.
 fn run(options: &Options) -> Result<(), String> {
     let machine = Machine::look();
     println!("{machine}");
@@ -75,11 +76,11 @@ fn run(options: &Options) -> Result<(), String> {
     // Envoy answers by itself, or a small upstream does, which is the slowest part then: fewer requests
     // take as long.
     let (all, fewer) = (options.requests, (options.requests / 4).max(1000));
-    costs("limit", limit::subjects(options), all, options, &machine, &mut report)?;
+    costs("limit", limit::subjects(options), all, &mut report);
     let upstream = Scripted::start(Script::Ok);
-    costs("breaker", breaker::subjects(&upstream), fewer, options, &machine, &mut report)?;
+    costs("breaker", breaker::subjects(&upstream), fewer, &mut report);
     let around = trace::Surroundings::start();
-    costs("trace", trace::subjects(&around), fewer, options, &machine, &mut report)?;
+    costs("trace", trace::subjects(&around), fewer, &mut report);
     drop((upstream, around));
 
     type Lab = fn() -> Result<serde_json::Value, String>;
@@ -92,7 +93,7 @@ fn run(options: &Options) -> Result<(), String> {
     ];
     for (name, lab) in labs.into_iter().filter(|(name, _)| options.wants(name)) {
         println!("\n{name} ...");
-        report.lab(name, lab().map_err(|e| format!("{name}: {e}"))?);
+        report.lab(name, lab());
     }
     if options.wants("calls") {
         report.calls(host_calls::all().iter().map(host_calls::measure).collect());
@@ -101,20 +102,13 @@ fn run(options: &Options) -> Result<(), String> {
 }
 
 /// Measures what is asked for of a section, if anything is.
-fn costs(
-    section: &'static str,
-    subjects: Vec<Subject>,
-    requests: u64,
-    options: &Options,
-    machine: &Machine,
-    report: &mut Report,
-) -> Result<(), String> {
+fn costs(section: &'static str, subjects: Vec<Subject>, requests: u64, report: &mut Report) {
+    let (options, machine) = (report.options, report.machine);
     let wanted = |subject: &Subject| options.wants(&format!("{section}: {}", subject.name));
     if !subjects.iter().any(|subject| wanted(subject) && !subject.is_reference()) {
-        return Ok(());
+        return;
     }
     println!("\n{section}: {}", report::what(section));
     let chosen = subjects.into_iter().filter(|s| s.is_reference() || wanted(s)).collect();
-    report.costs(section, requests, runs::measure(chosen, requests, options, machine)?);
-    Ok(())
+    report.costs(section, requests, runs::measure(chosen, requests, options, machine));
 }

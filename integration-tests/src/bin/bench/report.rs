@@ -24,11 +24,12 @@ pub fn what(section: &str) -> &'static str {
 
 /// Prints what comes in as it comes, and keeps it for the file.
 pub struct Report<'a> {
-    options: &'a Options,
-    machine: &'a Machine,
+    pub options: &'a Options,
+    pub machine: &'a Machine,
     costs: Map<String, Value>,
     labs: Map<String, Value>,
     calls: Vec<Value>,
+    failures: Vec<String>,
     /// By how much the rounds without a filter differ, at the worst section.
     unrest: f64,
 }
@@ -36,10 +37,20 @@ pub struct Report<'a> {
 impl<'a> Report<'a> {
     pub fn new(options: &'a Options, machine: &'a Machine) -> Self {
         let (costs, labs) = (Map::new(), Map::new());
-        Self { options, machine, costs, labs, calls: Vec::new(), unrest: 0.0 }
+        let (calls, failures) = (Vec::new(), Vec::new());
+        Self { options, machine, costs, labs, calls, failures, unrest: 0.0 }
     }
 
-    pub fn costs(&mut self, section: &str, requests: u64, measured: Vec<Measured>) {
+    fn fail(&mut self, what: &str, error: &str) {
+        eprintln!("{what}: {error}");
+        self.failures.push(format!("{what}: {error}"));
+    }
+
+    pub fn costs(&mut self, section: &str, requests: u64, measured: Result<Vec<Measured>, String>) {
+        let measured = match measured {
+            Ok(measured) => measured,
+            Err(error) => return self.fail(section, &error),
+        };
         print_times(&measured, requests);
         let none = &named(&measured, NONE).rounds;
         let (low, high) = middle_half(none);
@@ -54,8 +65,13 @@ impl<'a> Report<'a> {
     }
 
     /// A lab has printed its tables.
-    pub fn lab(&mut self, name: &str, figures: Value) {
-        self.labs.insert(name.to_owned(), figures);
+    pub fn lab(&mut self, name: &str, figures: Result<Value, String>) {
+        match figures {
+            Ok(figures) => {
+                self.labs.insert(name.to_owned(), figures);
+            }
+            Err(error) => self.fail(name, &error),
+        }
     }
 
     pub fn calls(&mut self, figures: Vec<Figures>) {
@@ -63,8 +79,13 @@ impl<'a> Report<'a> {
         self.calls = figures.iter().map(calls_of).collect();
     }
 
-    /// Writes the file, and says plainly when the times are not to be trusted.
+    /// Writes the file, and says plainly when the times are not to be trusted. Fails where anything
+    /// did, or nothing was to be measured.
     pub fn finish(self) -> Result<(), String> {
+        let is_empty = self.costs.is_empty() && self.labs.is_empty() && self.calls.is_empty();
+        if is_empty && self.failures.is_empty() {
+            return Err(format!("nothing has one of {:?} in its name", self.options.only));
+        }
         let (machine, after) = (self.machine, busy_share());
         if machine.is_busy() || is_busy(after) {
             println!(
@@ -94,12 +115,16 @@ impl<'a> Report<'a> {
             "costs": self.costs,
             "labs": self.labs,
             "calls_per_request": self.calls,
+            "failures": self.failures,
         });
         let path = paths::root().join("target/weir/bench.json");
         std::fs::write(&path, format!("{all:#}\n"))
             .map_err(|e| format!("cannot write {}: {e}", path.display()))?;
         println!("\nwritten: {}", path.display());
-        Ok(())
+        match self.failures.is_empty() {
+            true => Ok(()),
+            false => Err(format!("not all was measured: {}", self.failures.join("; "))),
+        }
     }
 }
 

@@ -73,7 +73,7 @@ fn run(sampling: &str) -> Result<Kept, String> {
         ))
         .start();
     Crowd::new(envoy.address(LISTENER), REQUESTS).connections(16).run(request, |n, answer, _| {
-        let status = if n % RARE == 0 { 503 } else { 200 };
+        let status = if n.is_multiple_of(RARE) { 503 } else { 200 };
         assert_eq!(answer.status, status, "{answer:?}");
     });
     let started = ["weir_trace_context_requests_total", "outcome=.=started;"];
@@ -98,5 +98,5 @@ fn request(n: u64) -> Request {
     let is_order = (n + n / RARE) % 5 < 2;
     let request =
         Request::get(if is_order { format!("/orders/{n}") } else { format!("/items/{n}") });
-    if n % RARE == 0 { request.header("x-test-status", "503") } else { request }
+    if n.is_multiple_of(RARE) { request.header("x-test-status", "503") } else { request }
 }

@@ -30,13 +30,16 @@ pub struct Running {
     checks: u64,
 }
 
+/// Gets the Envoy and the number of requests.
+type Look = Box<dyn Fn(&Envoy, u64) -> Result<(), String>>;
+
 enum Proof {
     /// The sum of the statistics whose names hold all of these parts is the number of requests.
     Counts(Vec<String>),
     /// Looked at before and after the rounds.
-    Check(Box<dyn Fn(&Envoy) -> Result<(), String>>),
-    /// Looked at after the rounds, with the number of requests.
-    After(Box<dyn Fn(&Envoy, u64) -> Result<(), String>>),
+    Check(Look),
+    /// Looked at after the rounds.
+    After(Look),
 }
 
 impl<'a> Subject<'a> {
@@ -76,7 +79,7 @@ impl Running {
 
     /// Looked at before and after the rounds.
     pub fn checked(mut self, check: impl Fn(&Envoy) -> Result<(), String> + 'static) -> Self {
-        self.proofs.push(Proof::Check(Box::new(check)));
+        self.proofs.push(Proof::Check(Box::new(move |envoy, _| check(envoy))));
         self
     }
 
@@ -102,7 +105,7 @@ impl Running {
 
     fn check(&self) -> Result<(), String> {
         self.proofs.iter().try_for_each(|proof| match proof {
-            Proof::Check(check) => check(&self.envoy),
+            Proof::Check(check) => check(&self.envoy, 0),
             _ => Ok(()),
         })
     }
