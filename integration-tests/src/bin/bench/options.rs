@@ -26,7 +26,7 @@ Labs: what clients get.
 
   calls       what a request asks of the host, counted: exact
 
-Prints tables, and writes target/weir/bench.json. All of it takes about five minutes.
+Prints tables, and writes target/weir/bench.json. All of it takes about four minutes.
 
 Options:
   --rounds <n>     rounds that count, after one that warms up (default 5)
