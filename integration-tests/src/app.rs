@@ -21,9 +21,13 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+
+/// When the client of the whole chain gives up: microseconds since 1970. No proxy reads it;
+/// applications that forward it tell with [`App::overtime`] what they did for nobody.
+pub const CLIENT_DEADLINE: &str = "x-lab-client-deadline";
 
 /// Requests that an application keeps; later ones are only counted.
 pub const KEPT: usize = 20_000;
@@ -73,6 +77,13 @@ pub enum Think {
     Random {
         seed: u64,
         most: Duration,
+    },
+    /// The same, but so many percent of the requests take from `long.0` to `long.1`.
+    Mixed {
+        seed: u64,
+        most: Duration,
+        percent: u64,
+        long: (Duration, Duration),
     },
 }
 
@@ -136,6 +147,15 @@ impl Called {
     }
 }
 
+/// Work that was done after the client had given up.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Overtime {
+    pub requests: u64,
+    /// Summed over the requests: from the deadline, or the arrival if that was later, until the
+    /// answer was made or the connection was closed.
+    pub time: Duration,
+}
+
 /// A running application; it ends with the value.
 pub struct App {
     pub name: String,
@@ -151,6 +171,7 @@ struct Shared {
     manner: Mutex<Arc<Manner>>,
     arrived: AtomicUsize,
     seen: Mutex<Vec<Seen>>,
+    overtime: Mutex<Overtime>,
 }
 
 impl App {
@@ -162,6 +183,7 @@ impl App {
             manner: Mutex::new(Arc::new(manner)),
             arrived: AtomicUsize::new(0),
             seen: Mutex::default(),
+            overtime: Mutex::default(),
         });
         let app = shared.clone();
         let serving = Serving::start(move || async move {
@@ -182,6 +204,11 @@ impl App {
     /// Requests that arrived so far.
     pub fn arrived(&self) -> usize {
         self.shared.arrived.load(Ordering::SeqCst)
+    }
+
+    /// What was done past [`CLIENT_DEADLINE`] so far.
+    pub fn overtime(&self) -> Overtime {
+        *lock(&self.shared.overtime)
     }
 
     /// The first [`KEPT`] of those that arrived while it recorded.
@@ -240,6 +267,8 @@ async fn answer(
             kept.push(seen.clone());
         }
     }
+    // Lives until the answer is made, or until hyper drops this because the connection is closed.
+    let _work = seen.header(CLIENT_DEADLINE).and_then(|text| Work::until(text, app.clone()));
     let (parts, body) = request.into_parts();
     // An answer before the end of an upload would cut the connection.
     let _ = body.collect().await;
@@ -264,6 +293,35 @@ async fn answer(
     Ok(response)
 }
 
+/// A request that is being worked on for a client that will give up.
+struct Work {
+    app: Arc<Shared>,
+    /// The deadline, or the arrival if that was later.
+    from: SystemTime,
+}
+
+impl Work {
+    fn until(deadline: &str, app: Arc<Shared>) -> Option<Self> {
+        let deadline = UNIX_EPOCH + Duration::from_micros(deadline.parse().ok()?);
+        Some(Self { app, from: deadline.max(SystemTime::now()) })
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        if let Ok(time) = SystemTime::now().duration_since(self.from)
+            && time >= NOTHING
+        {
+            let mut overtime = lock(&self.app.overtime);
+            overtime.requests += 1;
+            overtime.time += time;
+        }
+    }
+}
+
+/// A handler that ends so soon after the deadline, or after it came too late, did no work.
+const NOTHING: Duration = Duration::from_millis(5);
+
 async fn think(think: Think, number: usize) {
     match think {
         Think::None => {}
@@ -271,6 +329,12 @@ async fn think(think: Think, number: usize) {
         Think::Random { seed, most } => {
             let share = draw(seed, number) as f64 / u64::MAX as f64;
             tokio::time::sleep(most.mul_f64(share)).await;
+        }
+        Think::Mixed { seed, most, percent, long } => {
+            let share = draw(seed, number) as f64 / u64::MAX as f64;
+            let is_long = draw(seed ^ 1, number) % 100 < percent;
+            let (from, to) = if is_long { long } else { (Duration::ZERO, most) };
+            tokio::time::sleep(from + (to - from).mul_f64(share)).await;
         }
     }
 }

@@ -28,7 +28,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tonic::codegen::Service;
 
-/// Spans that are kept; later ones are only counted.
+/// Spans that are kept by default; later ones are only counted.
 const KEPT: usize = 200_000;
 /// Where OTLP over HTTP goes by default (OTLP 1.9, "OTLP/HTTP Request").
 const PATH: &str = "/v1/traces";
@@ -106,6 +106,7 @@ pub struct Collector {
 
 #[derive(Default)]
 struct Store {
+    room: usize,
     exports: AtomicUsize,
     arrived: AtomicUsize,
     spans: Mutex<Vec<Received>>,
@@ -115,9 +116,18 @@ struct Store {
 impl Collector {
     /// Starts on free ports of the loopback interface.
     pub fn start() -> Self {
+        Self::keeping(KEPT)
+    }
+
+    /// Counts spans and keeps none, for a benchmark.
+    pub fn counting() -> Self {
+        Self::keeping(0)
+    }
+
+    fn keeping(room: usize) -> Self {
         let (does, following) = watch::channel(Collects::Ok);
         let ((on_grpc, grpc), (on_http, http)) = (serving::bind(), serving::bind());
-        let store = Arc::new(Store::default());
+        let store = Arc::new(Store { room, ..Store::default() });
         let shared = store.clone();
         let serving = Serving::start(move || async move {
             let refuses = |does: &Collects| *does == Collects::Refuse;
@@ -260,7 +270,7 @@ impl Store {
                 let scope = of_scope.scope.unwrap_or_default().name;
                 self.arrived.fetch_add(of_scope.spans.len(), Ordering::SeqCst);
                 let mut kept = lock(&self.spans);
-                let room = KEPT.saturating_sub(kept.len());
+                let room = self.room.saturating_sub(kept.len());
                 kept.extend(of_scope.spans.into_iter().take(room).map(|span| Received {
                     span,
                     over,

@@ -21,8 +21,10 @@ pub mod policy;
 pub mod schema;
 pub mod scripted;
 mod serving;
+pub mod traceparent;
 pub mod upstream;
 pub mod wait;
+pub mod whole;
 
 pub use app::{Account, App, Calls, Forward, Manner, Think};
 pub use chain::Chain;

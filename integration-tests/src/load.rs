@@ -29,6 +29,9 @@ pub struct LoadReport {
     pub answers: BTreeMap<(String, u16), u64>,
     /// When each answer came, and its status; unordered.
     pub timeline: Vec<(Instant, u16)>,
+    /// How long each of these took from when its request was due: what waited behind another
+    /// request of its connection waited. In the order of the timeline.
+    pub took: Vec<Duration>,
     /// Requests without an answer, with the reason of the last one.
     pub failed: u64,
     pub failure: Option<String>,
@@ -115,7 +118,8 @@ impl Load {
         let all = f64::from(self.rate) * self.lasts.as_secs_f64();
         let all = all as u64;
         for n in (index..all).step_by(self.connections as usize) {
-            sleep_until(start + Duration::from_secs_f64(n as f64 / f64::from(self.rate)));
+            let due = start + Duration::from_secs_f64(n as f64 / f64::from(self.rate));
+            sleep_until(due);
             let (label, request) = (self.make)(n);
             report.elapsed = start.elapsed();
             sent += 1;
@@ -126,6 +130,7 @@ impl Load {
                         look(now, &answer);
                     }
                     report.timeline.push((now, answer.status));
+                    report.took.push(now.saturating_duration_since(due));
                     *report.answers.entry((label, answer.status)).or_default() += 1;
                 }
                 Err(e) => {
@@ -178,6 +183,7 @@ impl LoadReport {
             *self.answers.entry(key).or_default() += n;
         }
         self.timeline.extend(other.timeline);
+        self.took.extend(other.took);
         self.failed += other.failed;
         self.failure = other.failure.or(self.failure.take());
         self.by_connection.extend(other.by_connection);

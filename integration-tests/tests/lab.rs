@@ -8,12 +8,14 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use weir_integration_tests::app::{CLIENT_DEADLINE, Overtime};
 use weir_integration_tests::collector::Over;
 use weir_integration_tests::http::grpc;
+use weir_integration_tests::wait::DEADLINE;
 use weir_integration_tests::{
-    Account, App, Calls, Chain, Client, Collector, Collects, Crowd, Forward, H2Conn, Manner,
-    Request, Think, paths,
+    Account, App, Calls, Chain, Client, Collector, Collects, Crowd, Forward, H1Conn, H2Conn,
+    Manner, Request, Think, paths, wait_until,
 };
 
 const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -209,16 +211,43 @@ fn the_collector_takes_exports_of_a_plain_client() {
     assert!(start.elapsed() >= Duration::from_millis(100));
 
     collector.play(Collects::Refuse);
-    weir_integration_tests::wait_until("nobody listens", Duration::from_secs(5), || {
+    wait_until("nobody listens", Duration::from_secs(5), || {
         std::net::TcpStream::connect(collector.grpc).is_err()
             && std::net::TcpStream::connect(collector.http).is_err()
     });
     collector.play(Collects::Ok);
-    weir_integration_tests::wait_until("it is back", Duration::from_secs(5), || send().is_ok());
+    wait_until("it is back", Duration::from_secs(5), || send().is_ok());
     assert_eq!(collector.arrived(), 4);
     assert_eq!(collector.exports(), 6);
 
     let wrong = Request::new("POST", "/v1/traces").header("content-type", "text/plain").body("x");
     assert_eq!(Client::new(collector.http).send(&wrong).status, 400);
     assert_eq!(collector.complaints().len(), 1);
+}
+
+/// What an application does for a client that has given up counts, also where nobody waits for it.
+#[test]
+fn applications_tell_what_they_did_for_nobody() {
+    let think = Think::Fixed(Duration::from_millis(300));
+    let app = App::start("late", Manner { think, ..Manner::default() });
+    let until = |from_now: u64| {
+        let until = SystemTime::now() + Duration::from_millis(from_now);
+        let until = until.duration_since(UNIX_EPOCH).unwrap().as_micros();
+        Request::get("/").header(CLIENT_DEADLINE, until.to_string())
+    };
+    let mut client = Client::new(app.address);
+    client.send(&until(10_000));
+    assert_eq!(app.overtime(), Overtime::default());
+    client.send(&until(100));
+    let one = app.overtime();
+    assert_eq!(one.requests, 1);
+    assert!(one.time >= Duration::from_millis(190), "{one:?}");
+
+    // Cut before the deadline: the work ends with the connection.
+    let mut cut = H1Conn::connect(app.address).unwrap();
+    cut.write(&until(200).to_h1()).unwrap();
+    wait_until("it arrives", DEADLINE, || app.arrived() == 3);
+    drop(cut);
+    std::thread::sleep(Duration::from_millis(400));
+    assert_eq!(app.overtime(), one);
 }

@@ -23,7 +23,7 @@ weir's tasks: cargo xtask <command> [options]
   build    build the filters' modules into target/weir/
   test     format, lints, unit and property tests, tests on a real Envoy
   demo     a real Envoy limiting real traffic, explained in a table
-  bench    cost of a request: no filter, native limiter, Lua, no-op module, weir
+  bench    cost of a request beside Envoy's own filters, and what clients get of ours
   fuzz     fuzz the parsers (nightly), or replay the corpus (stable)
 
 Example: cargo xtask demo
@@ -87,11 +87,13 @@ Example: cargo xtask demo --keep";
 const BENCH: &str = "\
 cargo xtask bench [-- options of the benchmark]
 
-Builds the modules and measures the cost of a request, interleaved: no filter, Envoy's own
-local_ratelimit, Lua, a module that does nothing, and weir. Prints ratios and writes JSON.
+Builds the modules and measures, on real Envoys: the cost of a request, interleaved, beside Envoy's
+own filters, Lua and a module that does nothing, for rate limits, breakers and trace context; what a
+breaker, deadlines, restoring, spans and sampling are worth to clients; and host calls, counted.
+Prints tables and writes JSON. Takes about four minutes; `--only` makes it less.
 All arguments go to the benchmark; `cargo xtask bench -- --help` lists them.
 
-Example: cargo xtask bench";
+Example: cargo xtask bench -- --only deadlines";
 
 const FUZZ: &str = "\
 cargo xtask fuzz [target] [--seconds <n>]

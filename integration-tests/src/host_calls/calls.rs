@@ -41,6 +41,19 @@ pub(super) fn serve(name: &str, caller: &mut Caller<'_, Host>, arguments: &[u64]
             pairs.push((name, value));
             OK
         }
+        "proxy_add_header_map_value" => {
+            guest.host().count("add header");
+            let name = guest.bytes(argument(1), argument(2));
+            let value = guest.bytes(argument(3), argument(4));
+            guest.host().pairs(argument(0)).push((name, value));
+            OK
+        }
+        "proxy_remove_header_map_value" => {
+            guest.host().count("remove header");
+            let name = guest.bytes(argument(1), argument(2));
+            guest.host().pairs(argument(0)).retain(|(n, _)| *n != name);
+            OK
+        }
         "proxy_get_property" => {
             let path = guest.bytes(argument(0), argument(1));
             match guest.host().properties.get(&path).cloned() {

@@ -10,7 +10,7 @@ const WARM_UP: u64 = 1000;
 /// Requests that are counted.
 pub const REQUESTS: u64 = 2000;
 
-/// Like a browser's behind a proxy: what a limiter reads is one of many.
+/// Like a browser's behind a proxy: what a filter reads is one of many.
 const HEADERS: [(&str, &str); 12] = [
     (":authority", "shop.test"),
     (":path", "/orders/17?page=2"),
@@ -26,30 +26,65 @@ const HEADERS: [(&str, &str); 12] = [
     ("x-request-id", "5f2c1b0e-8f2e-4a3c-9c3d-2f6a1f0f7a55"),
 ];
 
+/// What trace context reads, each in place of a line of [`HEADERS`] that nobody reads.
+const TRACE: [(&str, &str, &str); 5] = [
+    ("accept", "traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+    ("accept-encoding", "tracestate", "shop=00f067aa0ba902b7,other=t61rcWkgMzE"),
+    ("accept-language", "baggage", "user=4711,tier=gold"),
+    ("x-forwarded-proto", "x-weir-deadline-ms", "5000"),
+    ("x-user", "x-weir-color", "blue"),
+];
+
+/// Values of `xds.listener_direction`.
+const INBOUND: u64 = 1;
+const OUTBOUND: u64 = 2;
+
 pub struct Scenario {
     pub name: &'static str,
-    rules: String,
+    /// None: the module that does nothing.
+    module: Option<&'static str>,
+    sections: String,
+    /// How many lines of [`TRACE`] the requests carry.
+    trace_lines: usize,
+    direction: u64,
+    /// One such request came in before, with all of [`TRACE`].
+    is_recorded: bool,
     /// Requests a second of one worker.
     rate: u64,
     answer: Answer,
-    noop: bool,
 }
 
 /// In the order of the report.
 pub fn all() -> Vec<Scenario> {
+    let noop = Scenario {
+        module: None,
+        ..case("a module that does nothing (SDK)", "rate_limit", 20_000, String::new())
+    };
+    [noop].into_iter().chain(limits()).chain(breakers()).chain(traces()).collect()
+}
+
+fn case(name: &'static str, module: &'static str, rate: u64, sections: String) -> Scenario {
+    Scenario {
+        name,
+        module: Some(module),
+        sections,
+        trace_lines: 0,
+        direction: INBOUND,
+        is_recorded: false,
+        rate,
+        answer: Answer::Passed,
+    }
+}
+
+fn limits() -> Vec<Scenario> {
     let busy = "max_tokens: 10000, tokens_per_fill: 100000, fill_interval: 1s";
     let usual = "max_tokens: 1000, tokens_per_fill: 2000, fill_interval: 1s";
     let drained = "max_tokens: 1, tokens_per_fill: 1, fill_interval: 3600s";
     let by_user = "key: [{header: x-user}]";
-    let case = |name, rate, rules: String| Scenario {
-        name,
-        rules,
-        rate,
-        answer: Answer::Passed,
-        noop: false,
+    let case = |name, rate, rules: String| {
+        case(name, "rate_limit", rate, format!("rate_limit: {{rules: [{rules}]}}"))
     };
     vec![
-        Scenario { noop: true, ..case("a module that does nothing (SDK)", 20_000, String::new()) },
         case(
             "no rule matches",
             20_000,
@@ -83,6 +118,58 @@ pub fn all() -> Vec<Scenario> {
     ]
 }
 
+fn breakers() -> Vec<Scenario> {
+    let case = |name, rule: &str| {
+        let sections = format!("circuit_breaker: {{rules: [{{id: r, {rule}}}]}}");
+        Scenario { direction: OUTBOUND, ..case(name, "circuit_breaker", 1000, sections) }
+    };
+    // Every answer is a failure, and nothing is tried again.
+    let failing = "minimum_calls: 20, failures: {http_statuses: ['200']}, open_duration: 3600s";
+    vec![
+        case("breaker, no rule matches", "match: {path: {prefix: /cart}}"),
+        case("breaker, closed", "minimum_calls: 20"),
+        case("breaker, closed, keyed by header", "key: [{header: x-user}]"),
+        case("breaker, closed, ADAPTIVE", "strategy: ADAPTIVE"),
+        Scenario { answer: Answer::Replied(503), ..case("breaker, open", failing) },
+    ]
+}
+
+fn traces() -> Vec<Scenario> {
+    let restore = "restore: {keys: [{header: x-request-id}]}";
+    let case = |name, trace_lines, direction, sections: &str| Scenario {
+        trace_lines,
+        direction,
+        ..case(name, "trace_context", 1000, sections.to_owned())
+    };
+    let all_on = "propagation: {inject: [W3C, B3_SINGLE, B3_MULTI]}, \
+                  baggage: {set: [{key: user.id, value: {header: x-forwarded-for}}]}, \
+                  deadline: {hop_margin: 0.01s}, \
+                  response: {trace_id_header: x-trace-id, error_context: true, envelope: true}, \
+                  spans: {cluster: collector, service_name: bench}";
+    vec![
+        case("trace, continues W3C", 2, OUTBOUND, "trace_context: {}"),
+        case("trace, mints", 0, OUTBOUND, "trace_context: {}"),
+        case(
+            "trace, deadline carried",
+            4,
+            OUTBOUND,
+            "trace_context: {deadline: {hop_margin: 0.01s}}",
+        ),
+        case("trace, records (inbound)", 2, INBOUND, &format!("trace_context: {{}}, {restore}")),
+        Scenario {
+            is_recorded: true,
+            ..case(
+                "trace, restores (outbound)",
+                0,
+                OUTBOUND,
+                &format!("trace_context: {{}}, {restore}"),
+            )
+        },
+        case("trace, spans", 2, OUTBOUND, "trace_context: {spans: {cluster: c, service_name: s}}"),
+        case("trace, all on", 5, INBOUND, &format!("trace_context: {{{all_on}}}, {restore}")),
+    ]
+}
+
 /// 10 000 rules, the last of which means the request.
 fn many(rest: &str) -> String {
     let path = |n| if n == 9999 { "/orders/17".to_owned() } else { format!("/path/{n}") };
@@ -92,36 +179,89 @@ fn many(rest: &str) -> String {
 
 /// Runs a scenario and counts. Panics when a request does not end as it must.
 pub fn measure(scenario: &Scenario) -> Figures {
-    let mut vm = Vm::start(&scenario.module());
-    if !scenario.noop {
-        let text = format!("{{name: bench, rate_limit: {{rules: [{}]}}}}", scenario.rules);
-        vm.configure(&policy::to_json(&text))
+    let mut vm = Vm::start(&scenario.file());
+    if let Some(module) = scenario.module {
+        let text = format!("{{name: bench, {}}}", scenario.sections);
+        vm.configure(&format!("weir.{module}"), &policy::to_json(&text))
             .unwrap_or_else(|log| panic!("{}: the policy is refused: {log}", scenario.name));
     }
     let properties = &mut vm.host().properties;
-    // INBOUND; the client's address.
-    properties.insert(b"xds\0listener_direction".to_vec(), 1_u64.to_le_bytes().to_vec());
     properties.insert(b"source\0address".to_vec(), b"10.1.2.3:40000".to_vec());
+    properties.insert(b"xds\0cluster_name".to_vec(), b"outbound|80||orders.shop".to_vec());
+    properties.insert(b"response\0code_details".to_vec(), b"via_upstream".to_vec());
+    for (name, number) in [
+        (&b"response\0code"[..], 200_u64),
+        (b"response\0flags", 0),
+        (b"upstream\0request_attempt_count", 1),
+    ] {
+        properties.insert(name.to_vec(), number.to_le_bytes().to_vec());
+    }
 
+    if scenario.is_recorded {
+        scenario.request(&mut vm, INBOUND, TRACE.len());
+    }
+    let request = |vm: &mut Vm| scenario.request(vm, scenario.direction, scenario.trace_lines);
     for _ in 0..WARM_UP {
-        scenario.request(&mut vm);
+        request(&mut vm);
     }
     let (before, fuel) = (vm.counts(), vm.fuel());
     for _ in 0..REQUESTS {
-        let answer = scenario.request(&mut vm);
+        let answer = request(&mut vm);
         assert_eq!(answer, scenario.answer, "{}", scenario.name);
     }
-    Figures::between(scenario.name, &before, &vm.counts(), vm.fuel() - fuel)
+    let figures = Figures::between(scenario.name, &before, &vm.counts(), vm.fuel() - fuel);
+    scenario.prove(&mut vm);
+    figures
 }
 
 impl Scenario {
-    fn module(&self) -> PathBuf {
-        if self.noop { paths::built("noop_sdk.wasm") } else { paths::module("rate_limit") }
+    fn file(&self) -> PathBuf {
+        match self.module {
+            Some(module) => paths::module(module),
+            None => paths::built("noop_sdk.wasm"),
+        }
     }
 
     /// One request at its time.
-    fn request(&self, vm: &mut Vm) -> Answer {
-        vm.host().now += 1_000_000_000 / self.rate;
-        vm.request(&HEADERS)
+    fn request(&self, vm: &mut Vm, direction: u64, trace_lines: usize) -> Answer {
+        let host = vm.host();
+        host.now += 1_000_000_000 / self.rate;
+        let now = host.now.to_le_bytes().to_vec();
+        host.properties.insert(b"request\0time".to_vec(), now);
+        let direction = direction.to_le_bytes().to_vec();
+        host.properties.insert(b"xds\0listener_direction".to_vec(), direction);
+        let lines = &TRACE[..trace_lines];
+        let headers = HEADERS.map(|line| {
+            let other = lines.iter().find(|(replaced, ..)| *replaced == line.0);
+            other.map_or(line, |(_, name, value)| (*name, *value))
+        });
+        vm.request(&headers)
+    }
+
+    /// What was counted was the work that the name promises.
+    fn prove(&self, vm: &mut Vm) {
+        if self.module != Some("trace_context") {
+            return;
+        }
+        let request = &vm.host().request;
+        let went_on = |name: &[u8]| {
+            let found = request.iter().find(|(n, _)| n == name);
+            found.map(|(_, value)| String::from_utf8_lossy(value).into_owned())
+        };
+        let sent = TRACE[0].2;
+        let parent = went_on(b"traceparent").unwrap_or_default();
+        let continues = self.trace_lines > 0 || self.is_recorded;
+        let is_same_trace = parent.get(3..35) == sent.get(3..35);
+        assert!(
+            parent.len() == sent.len() && parent != sent && is_same_trace == continues,
+            "{}: {parent:?} goes on",
+            self.name
+        );
+        if self.sections.contains("deadline") {
+            // The margin goes off on the way out.
+            let most = if self.direction == OUTBOUND { "4990" } else { "5000" };
+            let left = went_on(b"x-weir-deadline-ms");
+            assert!(left.as_deref().is_some_and(|left| left <= most), "{}: {left:?}", self.name);
+        }
     }
 }

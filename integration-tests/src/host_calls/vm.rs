@@ -63,12 +63,12 @@ impl Vm {
         vm
     }
 
-    /// Gives it a policy in JSON. `Err` with what it logged when it refuses.
-    pub fn configure(&mut self, policy: &str) -> Result<(), String> {
+    /// Gives it a policy in JSON, under the plugin's name. `Err` with what it logged when it refuses.
+    pub fn configure(&mut self, plugin: &str, policy: &str) -> Result<(), String> {
         let size = policy.len() as i32;
         let host = self.host();
         host.configuration = policy.as_bytes().to_vec();
-        host.properties.insert(b"plugin_name".to_vec(), b"weir.rate_limit".to_vec());
+        host.properties.insert(b"plugin_name".to_vec(), plugin.as_bytes().to_vec());
         match self.call("proxy_on_configure", &[ROOT, size]) {
             Some(0) => Err(self.host().log.join("\n")),
             _ => Ok(()),

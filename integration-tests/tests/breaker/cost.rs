@@ -18,7 +18,7 @@ const HEADERS: [(&str, &str); 5] = [
 fn counted(rule: &str) -> (Vec<(&'static str, f64)>, f64) {
     let mut vm = Vm::start(&paths::module("circuit_breaker"));
     let text = format!("{{name: cost, circuit_breaker: {{rules: [{{id: r, {rule}}}]}}}}");
-    vm.configure(&policy::to_json(&text)).unwrap();
+    vm.configure("weir.circuit_breaker", &policy::to_json(&text)).unwrap();
     let properties = &mut vm.host().properties;
     properties.insert(b"xds\0listener_direction".to_vec(), 2_u64.to_le_bytes().to_vec());
     properties.insert(b"response\0code_details".to_vec(), b"via_upstream".to_vec());

@@ -7,62 +7,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use weir_integration_tests::wait::DEADLINE;
 use weir_integration_tests::{
-    Account, Chain, Crowd, Forward, H2Conn, Manner, Request, Think, wait_until,
+    Account, Chain, Crowd, Forward, H2Conn, Manner, Request, Think, wait_until, whole,
 };
 
 const ON: &str = "trace_context: {}, restore: {keys: [{header: x-request-id}], mint: true}";
 const OFF: &str = "trace_context: {}";
-const HOPS: usize = 4;
 
 /// Four services whose applications forward only the id, and think for a while.
 fn forgetful(seed: u64) -> Chain {
-    let think = Think::Random { seed, most: Duration::from_millis(20) };
-    let manner =
-        Manner { forward: Forward::Only(ONLY_THE_ID), think, records: false, ..Manner::default() };
-    chain(HOPS, &lab(ON)).manner(manner).tap("traceparent").start()
-}
-
-/// The trace as each hop got it and as each hop handed it to its application.
-fn traces(account: &Account) -> Vec<Option<Traceparent>> {
-    let read = |header: Option<String>| header.map(|text| Traceparent::read(Some(text)));
-    let both = |hop: &&Account| [read(hop.tapped("traceparent")), read(hop.header("traceparent"))];
-    account.trail().iter().flat_map(both).collect()
-}
-
-/// One trace at all hops, that of the client, with a span of its own at each listener.
-fn is_whole(account: &Account, sent: &Traceparent) -> bool {
-    let Some(traces) = traces(account).into_iter().collect::<Option<Vec<_>>>() else {
-        return false;
-    };
-    let spans: BTreeSet<_> = traces.iter().map(|trace| &trace.parent_id).collect();
-    traces.len() == 2 * HOPS
-        && traces[0] == *sent
-        && traces.iter().all(|t| t.trace_id == sent.trace_id && t.flags & 1 == 1)
-        && spans.len() == traces.len()
-}
-
-/// Of so many requests, those whose trace was whole.
-fn whole(chain: &Chain, requests: u64) -> u64 {
-    let whole = AtomicU64::new(0);
-    let request = |n: u64| match n % 4 {
-        // The first proxy makes an id.
-        0 => Request::get("/orders").header("traceparent", Traceparent::of_client(n).write()),
-        _ => traced(n, &format!("id-{n}")),
-    };
-    Crowd::new(chain.entry(), requests).run(request, |n, answer, _| {
-        assert_eq!(answer.status, 200, "{answer:?}");
-        let is_whole = is_whole(&Account::of(&answer), &Traceparent::of_client(n));
-        whole.fetch_add(u64::from(is_whole), Ordering::Relaxed);
-    });
-    whole.into_inner()
+    whole::forgetful(&lab(ON), seed)
 }
 
 #[test]
 fn all_traces_are_whole_although_applications_forward_only_the_id() {
     let chain = forgetful(1);
-    let with = whole(&chain, 10_000);
+    let with = whole::count(&chain, 10_000);
     chain.put_policy(&lab(OFF));
-    let without = whole(&chain, 2000);
+    let without = whole::count(&chain, 2000);
 
     println!("whole over four hops: {with} of 10000 with restoring, {without} of 2000 without it");
     assert_eq!((with, without), (10_000, 0));
@@ -78,11 +39,11 @@ fn nobody_gets_the_context_of_another_with_the_same_id() {
     Crowd::new(chain.entry(), 4000).run(request, |n, answer, _| {
         assert_eq!(answer.status, 200, "{answer:?}");
         let (account, sent) = (Account::of(&answer), Traceparent::of_client(n));
-        for trace in traces(&account).iter().flatten() {
+        for trace in whole::traces(&account).iter().flatten() {
             let is_anothers = trace.is_of_a_client() && trace.trace_id != sent.trace_id;
             assert!(!is_anothers, "request {n} got the context of another: {account:?}");
         }
-        let is_whole = is_whole(&account, &sent);
+        let is_whole = whole::is_whole(&account, &sent);
         let count = if n % 20 < 2 { &restored } else { &whole };
         count.fetch_add(u64::from(is_whole), Ordering::Relaxed);
     });

@@ -1,77 +1,59 @@
 //! The circuit breaker: what it costs beside what Envoy has of the kind, and what it does for clients.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use weir_integration_tests::wait::sleep_until;
 use weir_integration_tests::{
     Cluster, Envoy, Filter, Listener, Load, Request, Route, Script, Scripted, paths, policy,
 };
 
-use crate::cpu;
-use crate::machine::Machine;
-use crate::options::Options;
-use crate::runs::Measured;
-use crate::variants::{HEADER, NONE, NOOP, wasm};
+use crate::subject::{NONE, NOOP, Running, Subject, wasm};
 
 const LISTENER: &str = "out";
+const PATH: &str = "/orders/17";
 
-/// Measures calls to an upstream that is well: every breaker is closed.
-pub fn cost(options: &Options, machine: &Machine) -> Result<Vec<Measured>, String> {
-    let upstream = Scripted::start(Script::Ok);
-    // The upstream is a thread of this process; it keeps off the worker's core.
-    cpu::pin(std::process::id(), &[machine.clients]);
-    let ours = |rule: &str| {
-        let text = format!("{{name: bench, circuit_breaker: {{rules: [{{id: r, {rule}}}]}}}}");
-        let module = paths::module("circuit_breaker");
-        wasm("weir.circuit_breaker", &module, &policy::to_json(&text))
-    };
-    let with = |filter| (vec![filter], false);
-    let variants = [
-        (NONE, (vec![], false)),
-        (NOOP, with(wasm("noop", &paths::built("noop_sdk.wasm"), ""))),
-        ("native outlier detection", (vec![], true)),
-        ("native admission_control", with(admission_control())),
-        ("weir, one closed breaker", with(ours("minimum_calls: 20"))),
-        ("weir, breakers keyed by header", with(ours("key: [{header: x-user}]"))),
-        ("weir, ADAPTIVE", with(ours("strategy: ADAPTIVE"))),
-    ];
-    let running: Vec<_> = variants
-        .into_iter()
-        .map(|(name, (filters, detects))| {
-            let mut cluster = Cluster::h1("up", upstream.address);
-            if detects {
-                cluster = cluster.option("outlier_detection", json!({"consecutive_5xx": 5}));
-            }
-            let mut listener = Listener::outbound(LISTENER).without_access_log();
-            for filter in filters {
-                listener = listener.filter(filter);
-            }
-            let listener = listener.route(Route::prefix("/", "up"));
-            (name, Envoy::builder().cluster(cluster).listener(listener).start())
-        })
-        .collect();
-    let mut measured: Vec<_> = running
-        .iter()
-        .map(|(name, envoy)| {
-            cpu::pin(envoy.pid(), &[machine.worker]);
-            Measured { name: (*name).to_owned(), rounds: Vec::new() }
-        })
-        .collect();
-    // The upstream is the slowest part here; fewer requests take as long.
-    let requests = (options.requests / 4).max(1000);
-    for round in 0..=options.rounds {
-        for place in 0..running.len() {
-            let at = (place + round) % running.len();
-            let cost = requests_of(&running[at].1, requests, machine)?;
-            if round > 0 {
-                measured[at].rounds.push(cost);
-            }
+/// Calls to an upstream that is well: every breaker is closed.
+pub fn subjects(upstream: &Scripted) -> Vec<Subject<'_>> {
+    let start = move |filter: Option<Filter>, detects: bool| {
+        let mut cluster = Cluster::h1("up", upstream.address);
+        if detects {
+            cluster = cluster.option("outlier_detection", json!({"consecutive_5xx": 5}));
         }
-    }
-    cpu::pin(std::process::id(), &[machine.worker, machine.clients]);
-    Ok(measured)
+        let mut listener = Listener::outbound(LISTENER).without_access_log();
+        if let Some(filter) = filter {
+            listener = listener.filter(filter);
+        }
+        let listener = listener.route(Route::prefix("/", "up"));
+        let envoy = Envoy::builder().cluster(cluster).listener(listener).start();
+        Running::new(envoy, LISTENER, PATH).line("x-user: hot")
+    };
+    let ours = move |name: &str, rule: &'static str| {
+        Subject::new(name, move || {
+            let text = format!("{{name: bench, circuit_breaker: {{rules: [{{id: r, {rule}}}]}}}}");
+            let module = paths::module("circuit_breaker");
+            let filter = wasm("weir.circuit_breaker", &module, &policy::to_json(&text));
+            start(Some(filter), false)
+                .counts(&["weir_circuit_breaker_requests_total", "outcome=.=admitted;"])
+        })
+    };
+    let noop = || wasm("noop", &paths::built("noop_sdk.wasm"), "");
+    vec![
+        Subject::new(NONE, move || start(None, false)),
+        Subject::new(NOOP, move || start(Some(noop()), false)),
+        Subject::new("native outlier detection", move || {
+            start(None, true).checked(|envoy| {
+                let is_on = !envoy.stats("outlier_detection").is_empty();
+                is_on.then_some(()).ok_or_else(|| "it is not on".to_owned())
+            })
+        }),
+        Subject::new("native admission_control", move || {
+            start(Some(admission_control()), false).counts(&["admission_control.rq_success"])
+        }),
+        ours("weir, one closed breaker", "minimum_calls: 20"),
+        ours("weir, breakers keyed by header", "key: [{header: x-user}]"),
+        ours("weir, ADAPTIVE", "strategy: ADAPTIVE"),
+    ]
 }
 
 fn admission_control() -> Filter {
@@ -85,26 +67,8 @@ fn admission_control() -> Filter {
     )
 }
 
-/// Nanoseconds of the process per request.
-fn requests_of(envoy: &Envoy, count: u64, machine: &Machine) -> Result<f64, String> {
-    let mut h2load = Command::new("taskset");
-    h2load.args(["--cpu-list", &machine.clients.to_string(), "h2load", "--h1", "--clients", "16"]);
-    h2load.args(["--requests", &count.to_string(), "--header", HEADER]);
-    h2load.arg(format!("http://{}/orders/17", envoy.address(LISTENER)));
-    let before = cpu::time(envoy.pid());
-    let output = h2load
-        .output()
-        .map_err(|e| format!("cannot start taskset and h2load; run: cargo xtask setup ({e})"))?;
-    let after = cpu::time(envoy.pid());
-    let said = String::from_utf8_lossy(&output.stdout);
-    if !said.contains(&format!("status codes: {count} 2xx, 0 3xx, 0 4xx, 0 5xx")) {
-        return Err(format!("not {count} good answers:\n{said}"));
-    }
-    Ok((after - before) as f64 / count as f64)
-}
-
 /// What the clients of one run got.
-pub struct Run {
+struct Run {
     requests: u64,
     errors: u64,
     fallbacks: u64,
@@ -113,7 +77,7 @@ pub struct Run {
 
 /// One upstream that turns flaky and short of room, met once without a breaker and once with one.
 /// The same seed draws the same failures for the same requests.
-pub fn incident() -> [Run; 2] {
+fn incident() -> [Run; 2] {
     ["mode: 'OFF'", "mode: ENFORCE"].map(|mode| {
         let upstream = Scripted::start(Script::Ok);
         let rule = format!(
@@ -151,7 +115,22 @@ pub fn incident() -> [Run; 2] {
     })
 }
 
-pub fn print_incident(runs: &[Run; 2]) {
+/// Plays it, prints it, and gives it as JSON.
+pub fn lab() -> Result<Value, String> {
+    let runs = incident();
+    print(&runs);
+    let [without, with] = runs.map(|run| {
+        json!({
+            "requests": run.requests,
+            "errors": run.errors,
+            "from_fallback": run.fallbacks,
+            "reached_upstream": run.reached,
+        })
+    });
+    Ok(json!({"without": without, "with": with}))
+}
+
+fn print(runs: &[Run; 2]) {
     println!(
         "\nAn upstream that fails 60 % of its calls, drawn by one seed, and has room for 8 at a time, for 6 \
          of 12 s at 300 requests/s"

@@ -1,19 +1,29 @@
-//! `cargo xtask bench`: what a request costs with the filter, beside Envoy's own filters, and what it
-//! asks of the host.
+//! `cargo xtask bench`: what a request costs with the filters, beside Envoy's own, what it asks of the
+//! host, and what clients get of it.
 
 mod breaker;
+mod collectors;
 mod cpu;
+mod deadlines;
+mod limit;
 mod machine;
 mod options;
+mod quantiles;
 mod report;
+mod restoring;
 mod runs;
-mod variants;
+mod sampling;
+mod subject;
+mod trace;
 
 use std::panic;
 use std::process::ExitCode;
 
+use machine::Machine;
 use options::{Action, Options};
-use weir_integration_tests::host_calls;
+use report::Report;
+use subject::Subject;
+use weir_integration_tests::{Script, Scripted, host_calls};
 
 fn main() -> ExitCode {
     let action = match options::read() {
@@ -58,17 +68,47 @@ fn update() -> Result<(), String> {
     Ok(())
 }
 
+/// What fails is said at once and at the end; the rest is measured all the same.
 fn run(options: &Options) -> Result<(), String> {
-    let machine = machine::Machine::look();
+    let machine = Machine::look();
     println!("{machine}");
-    let measured = runs::all(options, &machine)?;
-    report::print_times(&measured, options);
-    let breakers = breaker::cost(options, &machine)?;
-    println!("\nCalls to an upstream that is well, and breakers that are closed:");
-    report::print_times(&breakers, options);
-    breaker::print_incident(&breaker::incident());
-    let figures: Vec<_> = host_calls::all().iter().map(host_calls::measure).collect();
-    report::print_calls(&figures);
-    report::print_noise(&machine, &measured);
-    report::write_json(&measured, &breakers, &figures, options, &machine)
+    let mut report = Report::new(options, &machine);
+    // Envoy answers by itself, or a small upstream does, which is the slowest part then: fewer requests
+    // take as long.
+    let (all, fewer) = (options.requests, (options.requests / 4).max(1000));
+    costs("limit", limit::subjects(options), all, &mut report);
+    let upstream = Scripted::start(Script::Ok);
+    costs("breaker", breaker::subjects(&upstream), fewer, &mut report);
+    let around = trace::Surroundings::start();
+    costs("trace", trace::subjects(&around), fewer, &mut report);
+    drop((upstream, around));
+
+    type Lab = fn() -> Result<serde_json::Value, String>;
+    let labs: [(&str, Lab); 5] = [
+        ("incident", breaker::lab),
+        ("deadlines", deadlines::lab),
+        ("restoring", restoring::lab),
+        ("collectors", collectors::lab),
+        ("sampling", sampling::lab),
+    ];
+    for (name, lab) in labs.into_iter().filter(|(name, _)| options.wants(name)) {
+        println!("\n{name} ...");
+        report.lab(name, lab());
+    }
+    if options.wants("calls") {
+        report.calls(host_calls::all().iter().map(host_calls::measure).collect());
+    }
+    report.finish()
+}
+
+/// Measures what is asked for of a section, if anything is.
+fn costs(section: &'static str, subjects: Vec<Subject>, requests: u64, report: &mut Report) {
+    let (options, machine) = (report.options, report.machine);
+    let wanted = |subject: &Subject| options.wants(&format!("{section}: {}", subject.name));
+    if !subjects.iter().any(|subject| wanted(subject) && !subject.is_reference()) {
+        return;
+    }
+    println!("\n{section}: {}", report::what(section));
+    let chosen = subjects.into_iter().filter(|s| s.is_reference() || wanted(s)).collect();
+    report.costs(section, requests, runs::measure(chosen, requests, options, machine));
 }

@@ -8,31 +8,54 @@ pub const HELP: &str = "\
 cargo xtask bench [-- [--rounds <n>] [--requests <n>] [--only <words>]
                       [--against <file>] | --update]
 
-Measures the CPU time of one Envoy worker per request, over the same Envoy without a filter: Envoy's
-own local_ratelimit (plain, and with a descriptor per header), Lua, a wasm module that does nothing,
-and weir. Every variant is an Envoy of its own that lives through all rounds; the rounds are
-interleaved, so that whatever else the machine does hits all alike. The worker has one core, h2load
-another. Then it counts what a request asks of the host, which is exact.
+Costs: the CPU time of one Envoy worker per request, over the same Envoy without a filter, and as a
+ratio to a wasm module that does nothing. Every variant is an Envoy of its own that lives through all
+rounds; the rounds are interleaved, so that whatever else the machine does hits all alike. The worker
+has one core, h2load and the upstreams another. Each variant has to prove that it did its work.
+  limit       local_ratelimit (plain, and with a descriptor per header), Lua, weir
+  breaker     outlier detection, admission_control, weir
+  trace       the OpenTelemetry tracer, Lua, weir: continues, mints, translates, carries baggage and a
+              deadline, records, restores, exports spans
 
-Prints tables, and writes target/weir/bench.json. Takes about a minute.
+Labs: what clients get.
+  incident    an upstream that fails, with a breaker and without
+  deadlines   three services, the last of which is slow: with deadlines passed on and without
+  restoring   four services that forward only an id: whole traces, with restoring and without
+  collectors  latency while the collector of spans is well, slow, failing, gone
+  sampling    spans of rare errors that are kept, by a score and by a fixed rate
+
+  calls       what a request asks of the host, counted: exact
+
+Prints tables, and writes target/weir/bench.json. All of it takes about four minutes.
 
 Options:
   --rounds <n>     rounds that count, after one that warms up (default 5)
-  --requests <n>   requests per variant and round (default 20000)
-  --only <words>   only variants with one of these words in their names, comma-separated; no filter
-                   and the module that does nothing are always there
+  --requests <n>   requests per variant and round (default 20000; where there is an upstream, a
+                   quarter of it)
+  --only <words>   only what has one of these words in its name, comma-separated: names are those of
+                   the list above, and those of variants, such as `trace: weir, mints`. Of costs, no
+                   filter and the module that does nothing are always there
   --against <file> measure another build of weir_rate_limit.wasm as well, in the same rounds;
                    may be given several times
   --update         only write docs/performance/host-calls.md anew, with the counts of the built
                    modules
 
-Example: cargo xtask bench -- --rounds 9 --only weir,local";
+Examples: cargo xtask bench -- --rounds 9 --only limit
+          cargo xtask bench -- --only 'trace: weir,deadlines'";
 
 pub struct Options {
     pub rounds: usize,
     pub requests: u64,
     pub only: Vec<String>,
     pub against: Vec<PathBuf>,
+}
+
+impl Options {
+    /// Whether that was asked for.
+    pub fn wants(&self, name: &str) -> bool {
+        let name = name.to_lowercase();
+        self.only.is_empty() || self.only.iter().any(|word| name.contains(word))
+    }
 }
 
 pub enum Action {
@@ -73,4 +96,23 @@ pub fn read() -> Result<Action, lexopt::Error> {
 
 fn positive(number: usize, option: &str) -> Result<usize, lexopt::Error> {
     if number == 0 { Err(format!("{option} must be at least 1").into()) } else { Ok(number) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_choose() {
+        let only = |words: &[&str]| Options {
+            rounds: 1,
+            requests: 1,
+            only: words.iter().map(|word| (*word).to_owned()).collect(),
+            against: Vec::new(),
+        };
+        assert!(only(&[]).wants("trace: weir, mints"));
+        assert!(only(&["trace"]).wants("trace: weir, mints"));
+        assert!(only(&["lua", "mints"]).wants("trace: weir, mints"));
+        assert!(!only(&["limit"]).wants("trace: weir, mints"));
+    }
 }

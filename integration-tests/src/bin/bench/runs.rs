@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::cpu;
 use crate::machine::Machine;
 use crate::options::Options;
-use crate::variants::{self, HEADER, Running, Variant};
+use crate::subject::{Running, Subject};
 
 /// Connections of h2load: enough to keep one worker busy.
 const CONNECTIONS: u32 = 16;
@@ -28,21 +28,34 @@ impl Measured {
     }
 }
 
-/// Measures; the first is Envoy without a filter.
-pub fn all(options: &Options, machine: &Machine) -> Result<Vec<Measured>, String> {
-    let chosen = variants::chosen(options);
-    println!("starting {} Envoys ...", chosen.len());
-    let running: Vec<Running> = chosen.into_iter().map(Variant::start).collect();
-    for variant in &running {
+/// Measures the subjects that the options ask for, with so many requests a round; the first is
+/// Envoy without a filter.
+pub fn measure(
+    subjects: Vec<Subject>,
+    requests: u64,
+    options: &Options,
+    machine: &Machine,
+) -> Result<Vec<Measured>, String> {
+    println!("starting {} Envoys ...", subjects.len());
+    let mut running = Vec::new();
+    for subject in subjects {
+        running.push((subject.name.clone(), subject.start()?));
+    }
+    // Upstreams and collectors are threads of this process; they keep off the worker's core.
+    cpu::pin(std::process::id(), &[machine.clients]);
+    for (_, variant) in &running {
         cpu::pin(variant.envoy.pid(), &[machine.worker]);
     }
-    let mut measured: Vec<_> =
-        running.iter().map(|v| Measured { name: v.name.clone(), rounds: Vec::new() }).collect();
+    let mut measured: Vec<_> = running
+        .iter()
+        .map(|(name, _)| Measured { name: name.clone(), rounds: Vec::new() })
+        .collect();
     for round in 0..=options.rounds {
         // Another one begins each time: the place in the round must not count.
         for place in 0..running.len() {
             let at = (place + round) % running.len();
-            let cost = requests(&running[at], options.requests, machine)?;
+            let (name, variant) = &running[at];
+            let cost = cost(variant, requests, machine).map_err(|e| format!("{name}: {e}"))?;
             // The first round warms up: V8 compiles hot code again, leases grow.
             if round > 0 {
                 measured[at].rounds.push(cost);
@@ -53,19 +66,24 @@ pub fn all(options: &Options, machine: &Machine) -> Result<Vec<Measured>, String
             n => println!("round {n} of {}", options.rounds),
         }
     }
-    for variant in &running {
-        variant.prove(options.requests * (options.rounds as u64 + 1))?;
+    for (name, variant) in &running {
+        let all = requests * (options.rounds as u64 + 1);
+        variant.prove(all).map_err(|e| format!("{name}: {e}"))?;
     }
+    cpu::pin(std::process::id(), &[machine.worker, machine.clients]);
     Ok(measured)
 }
 
 /// Nanoseconds of the process per request.
-fn requests(variant: &Running, count: u64, machine: &Machine) -> Result<f64, String> {
+fn cost(variant: &Running, count: u64, machine: &Machine) -> Result<f64, String> {
     let pid = variant.envoy.pid();
     let mut h2load = Command::new("taskset");
     h2load.args(["--cpu-list", &machine.clients.to_string(), "h2load", "--h1"]);
     h2load.args(["--requests", &count.to_string(), "--clients", &CONNECTIONS.to_string()]);
-    h2load.args(["--header", HEADER, &variant.url()]);
+    for line in variant.lines() {
+        h2load.args(["--header", line]);
+    }
+    h2load.arg(variant.url());
     let before = cpu::time(pid);
     let output = h2load
         .output()
@@ -75,7 +93,7 @@ fn requests(variant: &Running, count: u64, machine: &Machine) -> Result<f64, Str
     let good = format!("status codes: {count} 2xx, 0 3xx, 0 4xx, 0 5xx");
     if !output.status.success() || !said.contains(&good) {
         let errors = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("{}: not {count} good answers:\n{said}{errors}", variant.name));
+        return Err(format!("not {count} good answers:\n{said}{errors}"));
     }
     Ok((after - before) as f64 / count as f64)
 }
