@@ -3,6 +3,7 @@
 
 mod breaker;
 mod collectors;
+mod color;
 mod cpu;
 mod deadlines;
 mod limit;
@@ -84,12 +85,13 @@ fn run(options: &Options) -> Result<(), String> {
     drop((upstream, around));
 
     type Lab = fn() -> Result<serde_json::Value, String>;
-    let labs: [(&str, Lab); 5] = [
+    let labs: [(&str, Lab); 6] = [
         ("incident", breaker::lab),
         ("deadlines", deadlines::lab),
         ("restoring", restoring::lab),
         ("collectors", collectors::lab),
         ("sampling", sampling::lab),
+        ("color", color::lab),
     ];
     for (name, lab) in labs.into_iter().filter(|(name, _)| options.wants(name)) {
         println!("\n{name} ...");

@@ -23,6 +23,7 @@ Labs: what clients get.
   restoring   four services that forward only an id: whole traces, with restoring and without
   collectors  latency while the collector of spans is well, slow, failing, gone
   sampling    spans of rare errors that are kept, by a score and by a fixed rate
+  color       decisions on a color a second inside the module, with 10 rules and with 10 000
 
   calls       what a request asks of the host, counted: exact
 
