@@ -26,4 +26,6 @@ pub use section::{Decision, Painter};
 pub use worker::Worker;
 
 #[cfg(test)]
+mod policy_tests;
+#[cfg(test)]
 mod section_tests;

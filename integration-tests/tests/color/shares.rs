@@ -1,0 +1,179 @@
+//! Sticky shares: the hash, what an edit moves, and the cookie.
+
+use crate::rig::{Rig, color_of, policy, with};
+use std::collections::{BTreeMap, BTreeSet};
+use weir_engine::color::hash::bucket;
+use weir_integration_tests::{Client, H1Conn, Request};
+
+fn share(id: &str, weight: u32) -> String {
+    format!(
+        "rules: [{{id: {id}, shares: [{{color: gray, weight: {weight}}}], key: [{{header: x-user}}]}}]"
+    )
+}
+
+fn color_of_user(client: &mut Client, user: &[u8]) -> String {
+    color_of(&client.send(&Request::get("/").header("x-user", user)))
+}
+
+fn hex(text: &str) -> Vec<u8> {
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+}
+
+/// Byte for byte through Envoy: a share that ends right above and right below the bucket of each key.
+#[test]
+fn the_published_vectors() {
+    let text = include_str!("../../vectors/sticky-hash.json");
+    let vectors: serde_json::Value = serde_json::from_str(text).unwrap();
+    let rig = Rig::section("default: base");
+    let mut tried = 0;
+    for case in vectors["cases"].as_array().unwrap() {
+        let salt = case["salt"].as_str().unwrap();
+        let key = hex(case["key_hex"].as_str().unwrap());
+        // A rule has an id, and a header carries neither line ends nor blanks at its ends.
+        let is_id = !salt.is_empty() && salt.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b));
+        let is_value = !key.is_empty() && key.trim_ascii() == key && key.iter().all(|b| *b >= 0x20 && *b != 0x7f);
+        if !is_id || !is_value {
+            continue;
+        }
+        tried += 1;
+        let bucket = case["bucket"].as_u64().unwrap() as u32;
+        let mut client = rig.envoy.client("in");
+        for (weight, color) in [(bucket + 1, "gray"), (bucket, "base")] {
+            if weight == 0 || weight > 10_000 {
+                continue;
+            }
+            rig.edit("", &share(salt, weight));
+            assert_eq!(color_of_user(&mut client, &key), color, "{case} at {weight}");
+        }
+    }
+    assert!(tried >= 8, "{tried}");
+}
+
+/// 1000 times, on 4 workers of 2 Envoys, and after a reload.
+#[test]
+fn a_user_has_one_color_everywhere() {
+    let text = policy("", &share("beta", 5000));
+    let rigs = [Rig::start(4, &text), Rig::start(4, &text)];
+    let users: Vec<String> = (0..20).map(|n| format!("user-{n}")).collect();
+    let mut seen: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    for round in 0..2 {
+        for rig in &rigs {
+            let mut clients: Vec<Client> = (0..16).map(|_| rig.envoy.client("in")).collect();
+            for (n, client) in clients.iter_mut().cycle().take(250).enumerate() {
+                let user = &users[n % users.len()];
+                seen.entry(user).or_default().insert(color_of_user(client, user.as_bytes()));
+            }
+            if round == 0 {
+                rig.edit("", &format!("default: blue, {}", share("beta", 5000)));
+                rig.edit("", &share("beta", 5000));
+            }
+        }
+    }
+    assert!(seen.values().all(|colors| colors.len() == 1), "{seen:?}");
+    let colors: BTreeSet<_> = seen.values().flatten().collect();
+    assert_eq!(colors.len(), 2);
+}
+
+#[test]
+fn an_edit_moves_only_those_in_between() {
+    let groups = |a: u32, b: u32| {
+        format!(
+            "rules: [{{id: ab, shares: [{{color: gray, weight: {a}}}, {{color: blue, weight: {b}}}], \
+             key: [{{header: x-user}}]}}]"
+        )
+    };
+    let rig = Rig::section(&groups(7000, 3000));
+    let users: Vec<String> = (0..2000).map(|n| format!("u{n}")).collect();
+    let mut client = rig.envoy.client("in");
+    let mut all = || -> Vec<String> {
+        users.iter().map(|user| color_of_user(&mut client, user.as_bytes())).collect()
+    };
+    let before = all();
+    rig.edit("", &groups(5000, 5000));
+    let after = all();
+    for ((user, before), after) in users.iter().zip(&before).zip(&after) {
+        let moves = (5000..7000).contains(&bucket("ab", user.as_bytes()));
+        assert_eq!(before != after, moves, "{user}: {before} {after}");
+    }
+    let gray = before.iter().filter(|color| *color == "gray").count();
+    assert!((1340..1460).contains(&gray), "70 % of 2000: {gray}");
+}
+
+#[test]
+fn five_percent_of_100_000_users() {
+    let rig = Rig::start(2, &policy("", &share("beta", 500)));
+    let gray: usize = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|part: u32| {
+                let rig = &rig;
+                scope.spawn(move || {
+                    let mut connection = rig.envoy.h1("in");
+                    (part * 25_000..(part + 1) * 25_000).filter(|n| is_gray(&mut connection, *n)).count()
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    println!("5 % of 100 000 users: {gray}");
+    assert!((4700..=5300).contains(&gray), "{gray}");
+    let expected = (0..100_000_u32).filter(|n| bucket("beta", n.to_string().as_bytes()) < 500).count();
+    assert_eq!(gray, expected);
+    // From 5 to 10 % the first five stay.
+    rig.edit("", &share("beta", 1000));
+    let mut connection = rig.envoy.h1("in");
+    for n in (0..100_000_u32).filter(|n| bucket("beta", n.to_string().as_bytes()) < 500).take(1000) {
+        assert!(is_gray(&mut connection, n));
+    }
+}
+
+fn is_gray(connection: &mut H1Conn, user: u32) -> bool {
+    let request = Request::get("/").header("x-user", user.to_string());
+    color_of(&connection.send(&request).unwrap()) == "gray"
+}
+
+#[test]
+fn the_classic_hash_keeps_users_of_an_older_system() {
+    let rig = Rig::section(
+        "rules: [{id: old, hash: FNV1A32_MOD100, shares: [{color: gray, weight: 2000}], key: [{header: x-user}]}]",
+    );
+    let mut client = rig.envoy.client("in");
+    for n in 0..200_u32 {
+        let user = n.to_string();
+        let hash = user.bytes().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193));
+        let expected = if hash % 100 < 20 { "gray" } else { "base" };
+        assert_eq!(color_of_user(&mut client, user.as_bytes()), expected, "{user}");
+    }
+}
+
+/// Clients without a key get one, and keep their color by it.
+#[test]
+fn the_cookie_holds_a_key() {
+    let sticky = |weight: u32| {
+        share("beta", weight).replace("key:", "on_missing_key: STICKY_COOKIE, key:")
+    };
+    let rig = Rig::section(&sticky(5000));
+    let mut seen = BTreeSet::new();
+    for _ in 0..40 {
+        let first = rig.send("in", &Request::get("/"));
+        let cookie = first.header("set-cookie").expect("a key");
+        assert!(cookie.ends_with("; Max-Age=2592000; Path=/; SameSite=Lax; Secure; HttpOnly"), "{cookie}");
+        let pair = cookie.split(';').next().unwrap().to_owned();
+        let again = rig.send("in", &with(&[("cookie", &format!("a=b; {pair}"))]));
+        assert_eq!(color_of(&again), color_of(&first), "{pair}");
+        assert_eq!(again.header("set-cookie"), None, "it has its key");
+        seen.insert(color_of(&first));
+    }
+    assert_eq!(seen.len(), 2);
+    // Who brings a key of his own needs none.
+    assert_eq!(rig.send("in", &with(&[("x-user", "ann")])).header("set-cookie"), None);
+    // A cookie is a key and nothing more: ramped down, nobody stays.
+    let gray = (0_u128..).map(|n| format!("{n:032x}")).find(|key| bucket("beta", key.as_bytes()) < 5000);
+    let gray = format!("weir-sticky={}", gray.unwrap());
+    assert_eq!(rig.color(&[("cookie", &gray)]), "gray");
+    rig.edit("", "default: base");
+    let response = rig.send("in", &with(&[("cookie", &gray)]));
+    assert_eq!(color_of(&response), "base");
+    let cleared = response.header("set-cookie").expect("the rule is gone, so is its cookie");
+    assert!(cleared.starts_with("weir-sticky=; Max-Age=0; Path=/"), "{cleared}");
+    rig.envoy.assert_healthy();
+}
