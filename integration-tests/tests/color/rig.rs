@@ -37,10 +37,8 @@ impl Rig {
         let versions: BTreeMap<_, _> = COLORS.map(|name| (name, Upstream::start(name))).into();
         let scripted: BTreeMap<_, _> =
             ["base", "gray"].map(|name| (name, Scripted::start(Script::Ok))).into();
-        let mut builder = Envoy::builder()
-            .workers(workers)
-            .module(paths::module("traffic_color"))
-            .policy(policy);
+        let mut builder =
+            Envoy::builder().workers(workers).module(paths::module("traffic_color")).policy(policy);
         for (name, version) in &versions {
             builder = builder.cluster(Cluster::h1(name, version.address));
             builder = builder.cluster(Cluster::h2(&format!("{name}-h2"), version.address));
@@ -61,16 +59,20 @@ impl Rig {
                 .hcm("access_log", access_log(&log))
                 .hcm("max_request_headers_kb", json!(96))
                 .hcm("delayed_close_timeout", json!("0.001s"))
-                .route(Route::prefix("/script", "scripted-gray").when_header("x-weir-color", "gray"))
+                .route(
+                    Route::prefix("/script", "scripted-gray").when_header("x-weir-color", "gray"),
+                )
                 .route(Route::prefix("/script", "scripted-base"));
             if name != "plain" {
                 listener = listener.filter(Filter::jwt_authn()).filter(Filter::weir());
             }
             for color in ["gray", "blue"] {
                 let cluster = format!("{color}{suffix}");
-                listener = listener.route(Route::prefix("/", &cluster).when_header("x-weir-color", color));
+                listener =
+                    listener.route(Route::prefix("/", &cluster).when_header("x-weir-color", color));
             }
-            builder = builder.listener(listener.route(Route::prefix("/", &format!("base{suffix}"))));
+            builder =
+                builder.listener(listener.route(Route::prefix("/", &format!("base{suffix}"))));
         }
         Rig { envoy: builder.start(), versions, scripted }
     }

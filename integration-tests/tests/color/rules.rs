@@ -15,15 +15,18 @@ fn a_user_number_from_a_million_on() {
     let rig = Rig::section(
         "rules: [{id: uid, match: {headers: {x-uid: {number: {ge: 1000000}}}}, color: gray}]",
     );
-    table(&rig, &[
-        (&[("x-uid", "999999")], "base"),
-        (&[("x-uid", "1000000")], "gray"),
-        (&[("x-uid", "1000000.5")], "gray"),
-        (&[("x-uid", "ten million")], "base"),
-        (&[("x-uid", "1e7")], "base"),
-        (&[("x-uid", "")], "base"),
-        (&[], "base"),
-    ]);
+    table(
+        &rig,
+        &[
+            (&[("x-uid", "999999")], "base"),
+            (&[("x-uid", "1000000")], "gray"),
+            (&[("x-uid", "1000000.5")], "gray"),
+            (&[("x-uid", "ten million")], "base"),
+            (&[("x-uid", "1e7")], "base"),
+            (&[("x-uid", "")], "base"),
+            (&[], "base"),
+        ],
+    );
     rig.await_metric(&["not_a_number_total"], 3);
     rig.await_metric(&["requests_total", "rule=.=uid", "outcome=.=gray"], 2);
 }
@@ -37,21 +40,27 @@ fn one_city_and_an_age_above_25() {
         )
     };
     let rig = Rig::section(&rule(25));
-    table(&rig, &[
-        (&[("x-geo", "beijing"), ("x-age", "26")], "gray"),
-        (&[("x-geo", "beijing"), ("x-age", "25")], "base"),
-        (&[("x-geo", "beijing"), ("x-age", "old")], "base"),
-        (&[("x-geo", "beijing")], "base"),
-        (&[("x-geo", "Beijing"), ("x-age", "26")], "base"),
-        (&[("x-geo", "paris"), ("x-age", "26")], "base"),
-        (&[("x-age", "26")], "base"),
-    ]);
+    table(
+        &rig,
+        &[
+            (&[("x-geo", "beijing"), ("x-age", "26")], "gray"),
+            (&[("x-geo", "beijing"), ("x-age", "25")], "base"),
+            (&[("x-geo", "beijing"), ("x-age", "old")], "base"),
+            (&[("x-geo", "beijing")], "base"),
+            (&[("x-geo", "Beijing"), ("x-age", "26")], "base"),
+            (&[("x-geo", "paris"), ("x-age", "26")], "base"),
+            (&[("x-age", "26")], "base"),
+        ],
+    );
     // The text of the rule is edited live.
     rig.edit("", &rule(30));
-    table(&rig, &[
-        (&[("x-geo", "beijing"), ("x-age", "30")], "base"),
-        (&[("x-geo", "beijing"), ("x-age", "31")], "gray"),
-    ]);
+    table(
+        &rig,
+        &[
+            (&[("x-geo", "beijing"), ("x-age", "30")], "base"),
+            (&[("x-geo", "beijing"), ("x-age", "31")], "gray"),
+        ],
+    );
 }
 
 #[test]
@@ -70,29 +79,33 @@ fn every_source_and_operator() {
         {id: tree, match: {all: [{headers: {x-a: {present: true}}}, {any: [{headers: {x-b: {exact: '1'}}}, \
          {headers: {x-c: {exact: '1'}}}]}], not: {headers: {x-d: {present: true}}}}, color: gray}]";
     let rig = Rig::section(rules);
-    table(&rig, &[
-        (&[("x-staff", "b")], "gray"),
-        (&[("x-staff", "c")], "base"),
-        (&[("cookie", "a=b; beta=on-7")], "gray"),
-        (&[("cookie", "a=b; beta=off")], "base"),
-        (&[(":path", "/?v=x-next")], "gray"),
-        (&[(":path", "/?v=next")], "base"),
-        (&[(":path", "/users/7/new")], "gray"),
-        (&[(":path", "/users/7/8/new")], "base"),
-        (&[(":path", "/v2/a")], "gray"),
-        (&[(":path", "/v1/a")], "base"),
-        (&[(":path", "/items/1"), (":method", "PUT")], "blue"),
-        (&[(":path", "/items/1")], "base"),
-        (&[("x-forwarded-for", "10.1.2.3")], "gray"),
-        (&[("x-forwarded-for", "10.2.2.3")], "base"),
-        (&[(":authority", "Beta.test:80")], "blue"),
-        (&[("baggage", "tenant=a-lab-b;p=1")], "gray"),
-        (&[("baggage", "tenants=a-lab-b")], "base"),
-        (&[("x-a", ""), ("x-c", "1")], "gray"),
-        (&[("x-a", ""), ("x-c", "2")], "base"),
-        (&[("x-a", ""), ("x-b", "1"), ("x-d", "")], "base"),
-    ]);
-    let token = |plan: &str| Request::get("/").header("authorization", jwt::bearer(json!({"plan": plan})));
+    table(
+        &rig,
+        &[
+            (&[("x-staff", "b")], "gray"),
+            (&[("x-staff", "c")], "base"),
+            (&[("cookie", "a=b; beta=on-7")], "gray"),
+            (&[("cookie", "a=b; beta=off")], "base"),
+            (&[(":path", "/?v=x-next")], "gray"),
+            (&[(":path", "/?v=next")], "base"),
+            (&[(":path", "/users/7/new")], "gray"),
+            (&[(":path", "/users/7/8/new")], "base"),
+            (&[(":path", "/v2/a")], "gray"),
+            (&[(":path", "/v1/a")], "base"),
+            (&[(":path", "/items/1"), (":method", "PUT")], "blue"),
+            (&[(":path", "/items/1")], "base"),
+            (&[("x-forwarded-for", "10.1.2.3")], "gray"),
+            (&[("x-forwarded-for", "10.2.2.3")], "base"),
+            (&[(":authority", "Beta.test:80")], "blue"),
+            (&[("baggage", "tenant=a-lab-b;p=1")], "gray"),
+            (&[("baggage", "tenants=a-lab-b")], "base"),
+            (&[("x-a", ""), ("x-c", "1")], "gray"),
+            (&[("x-a", ""), ("x-c", "2")], "base"),
+            (&[("x-a", ""), ("x-b", "1"), ("x-d", "")], "base"),
+        ],
+    );
+    let token =
+        |plan: &str| Request::get("/").header("authorization", jwt::bearer(json!({"plan": plan})));
     assert_eq!(color_of(&rig.send("in", &token("beta"))), "gray");
     assert_eq!(color_of(&rig.send("in", &token("free"))), "base");
     // Two rules mean it: the first decides.

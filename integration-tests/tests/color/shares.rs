@@ -16,7 +16,10 @@ fn color_of_user(client: &mut Client, user: &[u8]) -> String {
 }
 
 fn hex(text: &str) -> Vec<u8> {
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+    (0..text.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
+        .collect()
 }
 
 /// Byte for byte through Envoy: a share that ends right above and right below the bucket of each key.
@@ -30,8 +33,13 @@ fn the_published_vectors() {
         let salt = case["salt"].as_str().unwrap();
         let key = hex(case["key_hex"].as_str().unwrap());
         // A rule has an id, and a header carries neither line ends nor blanks at its ends.
-        let is_id = !salt.is_empty() && salt.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b));
-        let is_value = !key.is_empty() && key.trim_ascii() == key && key.iter().all(|b| *b >= 0x20 && *b != 0x7f);
+        let is_id = !salt.is_empty()
+            && salt
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b));
+        let is_value = !key.is_empty()
+            && key.trim_ascii() == key
+            && key.iter().all(|b| *b >= 0x20 && *b != 0x7f);
         if !is_id || !is_value {
             continue;
         }
@@ -108,7 +116,9 @@ fn five_percent_of_100_000_users() {
                 let rig = &rig;
                 scope.spawn(move || {
                     let mut connection = rig.envoy.h1("in");
-                    (part * 25_000..(part + 1) * 25_000).filter(|n| is_gray(&mut connection, *n)).count()
+                    (part * 25_000..(part + 1) * 25_000)
+                        .filter(|n| is_gray(&mut connection, *n))
+                        .count()
                 })
             })
             .collect();
@@ -116,12 +126,14 @@ fn five_percent_of_100_000_users() {
     });
     println!("5 % of 100 000 users: {gray}");
     assert!((4700..=5300).contains(&gray), "{gray}");
-    let expected = (0..100_000_u32).filter(|n| bucket("beta", n.to_string().as_bytes()) < 500).count();
+    let expected =
+        (0..100_000_u32).filter(|n| bucket("beta", n.to_string().as_bytes()) < 500).count();
     assert_eq!(gray, expected);
     // From 5 to 10 % the first five stay.
     rig.edit("", &share("beta", 1000));
     let mut connection = rig.envoy.h1("in");
-    for n in (0..100_000_u32).filter(|n| bucket("beta", n.to_string().as_bytes()) < 500).take(1000) {
+    for n in (0..100_000_u32).filter(|n| bucket("beta", n.to_string().as_bytes()) < 500).take(1000)
+    {
         assert!(is_gray(&mut connection, n));
     }
 }
@@ -139,7 +151,8 @@ fn the_classic_hash_keeps_users_of_an_older_system() {
     let mut client = rig.envoy.client("in");
     for n in 0..200_u32 {
         let user = n.to_string();
-        let hash = user.bytes().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193));
+        let hash =
+            user.bytes().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193));
         let expected = if hash % 100 < 20 { "gray" } else { "base" };
         assert_eq!(color_of_user(&mut client, user.as_bytes()), expected, "{user}");
     }
@@ -148,15 +161,17 @@ fn the_classic_hash_keeps_users_of_an_older_system() {
 /// Clients without a key get one, and keep their color by it.
 #[test]
 fn the_cookie_holds_a_key() {
-    let sticky = |weight: u32| {
-        share("beta", weight).replace("key:", "on_missing_key: STICKY_COOKIE, key:")
-    };
+    let sticky =
+        |weight: u32| share("beta", weight).replace("key:", "on_missing_key: STICKY_COOKIE, key:");
     let rig = Rig::section(&sticky(5000));
     let mut seen = BTreeSet::new();
     for _ in 0..40 {
         let first = rig.send("in", &Request::get("/"));
         let cookie = first.header("set-cookie").expect("a key");
-        assert!(cookie.ends_with("; Max-Age=2592000; Path=/; SameSite=Lax; Secure; HttpOnly"), "{cookie}");
+        assert!(
+            cookie.ends_with("; Max-Age=2592000; Path=/; SameSite=Lax; Secure; HttpOnly"),
+            "{cookie}"
+        );
         let pair = cookie.split(';').next().unwrap().to_owned();
         let again = rig.send("in", &with(&[("cookie", &format!("a=b; {pair}"))]));
         assert_eq!(color_of(&again), color_of(&first), "{pair}");
@@ -167,7 +182,8 @@ fn the_cookie_holds_a_key() {
     // Who brings a key of his own needs none.
     assert_eq!(rig.send("in", &with(&[("x-user", "ann")])).header("set-cookie"), None);
     // A cookie is a key and nothing more: ramped down, nobody stays.
-    let gray = (0_u128..).map(|n| format!("{n:032x}")).find(|key| bucket("beta", key.as_bytes()) < 5000);
+    let gray =
+        (0_u128..).map(|n| format!("{n:032x}")).find(|key| bucket("beta", key.as_bytes()) < 5000);
     let gray = format!("weir-sticky={}", gray.unwrap());
     assert_eq!(rig.color(&[("cookie", &gray)]), "gray");
     rig.edit("", "default: base");

@@ -46,17 +46,37 @@ fn attacks() -> Vec<(&'static str, Request)> {
         ("a full-width one", one("x-weir-color", "\u{ff47}ray".as_bytes())),
         ("broken UTF-8", one("x-weir-color", b"gray\xff")),
         ("8 KB of it", one("x-weir-color", "gray".repeat(2048).as_bytes())),
-        ("50 KB of baggage", one("baggage", format!("x-color={}", "gray".repeat(12_000)).as_bytes())),
+        (
+            "50 KB of baggage",
+            one("baggage", format!("x-color={}", "gray".repeat(12_000)).as_bytes()),
+        ),
         ("a cookie that says it", one("cookie", gray_key.as_bytes())),
         ("8 KB of cookie", one("cookie", format!("weir-sticky={}", "0".repeat(8192)).as_bytes())),
         ("a hundred cookies", many("cookie", gray_key, 80)),
         ("a token without a signature", one("authorization", unsigned.as_bytes())),
-        ("a trusted address in the header", one("x-weir-color", b"gray").header("x-forwarded-for", "10.9.0.1, 198.51.100.7")),
-        ("another proxy's word for it", one("x-weir-color", b"gray").header("x-real-ip", "10.9.0.1").header("forwarded", "for=10.9.0.1")),
-        ("a direct color for Envoy's routes", one("x-envoy-original-path", b"/gray").header("x-weir-color", "gray")),
+        (
+            "a trusted address in the header",
+            one("x-weir-color", b"gray").header("x-forwarded-for", "10.9.0.1, 198.51.100.7"),
+        ),
+        (
+            "another proxy's word for it",
+            one("x-weir-color", b"gray")
+                .header("x-real-ip", "10.9.0.1")
+                .header("forwarded", "for=10.9.0.1"),
+        ),
+        (
+            "a direct color for Envoy's routes",
+            one("x-envoy-original-path", b"/gray").header("x-weir-color", "gray"),
+        ),
         ("an underscore in the name", one("x_weir_color", b"gray")),
-        ("another host's form", Request::get("/").host("gray.shop.test").header("x-weir-color", "gray")),
-        ("a session that is somebody's", one("x-trade-session-id", b"sess-ann-1").header("x-weir-color", "gray")),
+        (
+            "another host's form",
+            Request::get("/").host("gray.shop.test").header("x-weir-color", "gray"),
+        ),
+        (
+            "a session that is somebody's",
+            one("x-trade-session-id", b"sess-ann-1").header("x-weir-color", "gray"),
+        ),
     ]
 }
 
@@ -100,7 +120,9 @@ fn nor_over_http2() {
             (b":authority".into(), b"shop.test".into()),
         ];
         let rest = request.headers.iter().filter(|(name, _)| name != b"host");
-        lines.extend(rest.map(|(name, value)| (name.to_ascii_lowercase(), value.trim_ascii().to_vec())));
+        lines.extend(
+            rest.map(|(name, value)| (name.to_ascii_lowercase(), value.trim_ascii().to_vec())),
+        );
         let lines: Vec<(&[u8], &[u8])> = lines.iter().map(|(n, v)| (&n[..], &v[..])).collect();
         let reply = rig.h2().request(&lines, None);
         let is_known = reply.status().is_none_or(|status| [200, 400, 401, 431].contains(&status));
@@ -117,7 +139,9 @@ fn nor_with_bytes_that_split() {
     let rig = Rig::edge(POLICY);
     for value in ["gray\r\nx-weir-color: gray", "gray\nx: y", "gray\0", "gray\u{1}"] {
         let mut connection = rig.envoy.h1("in");
-        let _ = connection.write(&Request::get("/").header("x-user", value).header("x-weir-color", value).to_h1());
+        let _ = connection.write(
+            &Request::get("/").header("x-user", value).header("x-weir-color", value).to_h1(),
+        );
         if let Ok(response) = connection.read(false) {
             comes_to_nothing(value, &response);
         }
@@ -138,9 +162,15 @@ fn whom_the_policy_trusts_is_believed() {
     // STRIP believes nobody, OVERRIDE only where no rule speaks.
     rig.edit("zone: EDGE, ", &format!("on_existing: STRIP, {POLICY}"));
     assert_eq!(rig.color(&gray), "base");
-    let staff = POLICY.replace("jwt_claims: {weir_jwt.role: {exact: staff}}", "headers: {x-staff: {present: true}}");
+    let staff = POLICY.replace(
+        "jwt_claims: {weir_jwt.role: {exact: staff}}",
+        "headers: {x-staff: {present: true}}",
+    );
     rig.edit("zone: EDGE, ", &format!("on_existing: OVERRIDE, {staff}"));
-    assert_eq!(rig.color(&[("x-weir-color", "blue"), ("x-staff", ""), ("x-forwarded-for", "10.9.0.1")]), "gray");
+    assert_eq!(
+        rig.color(&[("x-weir-color", "blue"), ("x-staff", ""), ("x-forwarded-for", "10.9.0.1")]),
+        "gray"
+    );
     assert_eq!(rig.color(&[("x-weir-color", "blue"), ("x-forwarded-for", "10.9.0.1")]), "blue");
 }
 

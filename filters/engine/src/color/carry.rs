@@ -131,6 +131,21 @@ impl CarryRules {
         }
     }
 
+    /// Removes whatever names a color.
+    pub fn clean(&self, headers: &HeaderMap, edits: &mut Vec<HeaderEdit>) {
+        if headers.get(&self.header).is_some() {
+            edits.push(HeaderEdit::Remove(String::from_utf8_lossy(&self.header).into_owned()));
+        }
+        let mut baggage = Baggage::parse(headers.all(b"baggage"));
+        let key = self.key.as_bytes();
+        if baggage.members().any(|member| member.key() == key) {
+            baggage.retain(|member_key| member_key != key);
+            edits.push(HeaderEdit::Remove("baggage".into()));
+            let text = baggage.write();
+            edits.extend((!text.is_empty()).then(|| HeaderEdit::Set("baggage".into(), text)));
+        }
+    }
+
     fn write_member(&self, color: &str, headers: &HeaderMap, edits: &mut Vec<HeaderEdit>) {
         let mut baggage = Baggage::parse(headers.all(b"baggage"));
         let key = self.key.as_bytes();

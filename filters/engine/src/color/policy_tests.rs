@@ -49,8 +49,9 @@ fn bad_policies_are_refused_by_field_value_and_remedy() {
 #[test]
 fn many_rules_are_compiled_and_too_many_refused() {
     let rules = |count: usize, matches: &str| {
-        let rules: Vec<_> =
-            (0..count).map(|n| format!(r#"{{"id":"r{n}","color":"gray","match":{matches}}}"#)).collect();
+        let rules: Vec<_> = (0..count)
+            .map(|n| format!(r#"{{"id":"r{n}","color":"gray","match":{matches}}}"#))
+            .collect();
         let rules = rules.join(",");
         format!(r#"{{"name":"t","traffic_color":{{"colors":["base","gray"],"rules":[{rules}]}}}}"#)
     };

@@ -18,11 +18,11 @@ use super::metrics::{Came, Counts, Lanes, add};
 use super::rule::{Answer, Rule};
 use super::session::Session;
 use super::worker::Worker;
-use crate::core::answer::{Client, UNAVAILABLE, body, reason_headers};
+use crate::core::answer::{Client, UNAVAILABLE, body, checked_name, reason_headers};
 use crate::core::effects::{Effects, HeaderEdit};
 use crate::core::headers::HeaderMap;
 use crate::core::index::Index;
-use crate::core::matcher::{Matcher, checked_header};
+use crate::core::matcher::Matcher;
 use crate::core::policy::{Common, effective_mode, identifier};
 use crate::core::ports::{Metrics, Nanos, Ports, SharedStore, labels};
 use crate::core::reply::{LocalReply, Problem, trace_id};
@@ -111,10 +111,7 @@ impl Painter {
         let response = section.response.clone().unwrap_or_default();
         let echo = match response.echo_header.as_str() {
             "" => None,
-            name => {
-                let name = checked_header(name, &at("response.echo_header"))?;
-                Some(String::from_utf8_lossy(&name).into_owned())
-            }
+            name => Some(checked_name(name, &at("response.echo_header"))?),
         };
         let cookie = section.sticky_cookie.clone().unwrap_or_default();
         Ok(Painter {
@@ -190,11 +187,22 @@ impl Painter {
         let mut request = Request::new(headers);
         if self.common.is_exempt(&mut request, ports) {
             self.counts.came(Came::Exempt);
-            return Decision::default();
+            return self.pass(&mut request, ports);
         }
         let decision = self.decide(&mut request, worker, ports);
         add(Some(&self.counts.not_a_number), request.odd_numbers.into());
         if self.mode == mode::Value::Shadow { Decision::default() } else { decision }
+    }
+
+    /// What nobody looks at gets no color; at the edge it loses the one that a client wrote.
+    fn pass<'r>(&'r self, request: &mut Request<'r>, ports: &mut impl Ports) -> Decision {
+        let is_trusted = !self.common.is_edge
+            || self.trusted.iter().any(|source| source.matches(request, ports));
+        let mut effects = Effects::default();
+        if !is_trusted && self.mode == mode::Value::Enforce {
+            self.carry.clean(request.headers, &mut effects.headers);
+        }
+        Decision { effects, call: None }
     }
 
     fn decide<'r>(

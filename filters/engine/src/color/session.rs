@@ -5,9 +5,9 @@ use std::cell::Cell;
 use weir_protos::FieldError;
 use weir_protos::v1::Session as Given;
 
+use crate::core::answer::checked_name;
 use crate::core::effects::HeaderEdit;
 use crate::core::key::value_source;
-use crate::core::matcher::checked_header;
 use crate::core::ports::{Attributes, Nanos};
 use crate::core::request::Request;
 use crate::core::source::Source;
@@ -27,10 +27,7 @@ impl Session {
     pub fn compile(source: &Given, color_header: &[u8], path: &str) -> Result<Session, FieldError> {
         let header = match source.header.as_str() {
             "" => "x-trade-session-id".to_string(),
-            name => {
-                let name = checked_header(name, &format!("{path}.header"))?;
-                String::from_utf8_lossy(&name).into_owned()
-            }
+            name => checked_name(name, &format!("{path}.header"))?,
         };
         let path = format!("{path}.principal");
         let principal = source.principal.as_ref().ok_or_else(|| {

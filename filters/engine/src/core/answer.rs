@@ -183,7 +183,7 @@ pub fn checked_headers(
     each.collect()
 }
 
-fn checked_name(name: &str, path: &str) -> Result<String, FieldError> {
+pub fn checked_name(name: &str, path: &str) -> Result<String, FieldError> {
     const FRAMING: [&str; 6] =
         ["content-length", "transfer-encoding", "connection", "host", "upgrade", "content-type"];
     let checked = header_name(name).filter(|name| !FRAMING.contains(&name.as_str()));

@@ -16,6 +16,8 @@ use crate::core::source;
 /// What every party has to pass on (W3C Baggage section 3.3.2), and so the most that makes sense.
 const MAX_MEMBERS: u32 = 64;
 const MAX_BYTES: u32 = 8192;
+/// Each is compared with every member.
+const MAX_ALLOWED: usize = 64;
 
 #[derive(Debug)]
 pub struct BaggageRules {
@@ -38,6 +40,10 @@ impl BaggageRules {
                 Err(FieldError::value(format!("{path}.{field}"), bound, remedy))
             }
         };
+        if given.allow.len() > MAX_ALLOWED {
+            let remedy = "keys: must be at most 64";
+            return Err(FieldError::value(format!("{path}.allow"), given.allow.len(), remedy));
+        }
         for (place, key) in given.allow.iter().enumerate() {
             baggage_key(key, &format!("{path}.allow[{place}]"))?;
         }

@@ -6,10 +6,10 @@ use weir_protos::v1::Deadline as Source;
 use super::formats::grpc_timeout;
 use super::metrics::{Counts, Deadlines};
 use super::propagation::{remove, replace};
+use crate::core::answer::checked_name;
 use crate::core::checks::duration;
 use crate::core::effects::HeaderEdit;
 use crate::core::headers::HeaderMap;
-use crate::core::matcher::checked_header;
 use crate::core::ports::{Attributes, Clock, Nanos};
 use crate::core::request::{Direction, Request};
 
@@ -23,6 +23,9 @@ const DEFAULT_ROUTE_TIMEOUT: Nanos = 15 * S;
 /// A request that seems to have waited longer than this before it came here met a clock that
 /// stepped; its deadline is then counted from now on.
 const MOST_ELAPSED: Nanos = 60 * S;
+
+/// See [`DeadlineRules::apply`].
+const LAST: Nanos = 10 * MS;
 
 const ROUTE_TIMEOUT: &str = "x-envoy-upstream-rq-timeout-ms";
 
@@ -62,8 +65,12 @@ impl DeadlineRules {
         let header = match source.header.as_str() {
             "" => "x-weir-deadline-ms".to_string(),
             name => {
-                let name = checked_header(name, &at("header"))?;
-                String::from_utf8_lossy(&name).into_owned()
+                let name = checked_name(name, &at("header"))?;
+                if name == "grpc-timeout" || name.starts_with("x-envoy-") {
+                    let remedy = "must be a header of its own: this one has a meaning already";
+                    return Err(FieldError::value(at("header"), format_args!("{name:?}"), remedy));
+                }
+                name
             }
         };
         let route_timeout =
@@ -113,12 +120,14 @@ impl DeadlineRules {
         if self.margin > 0 && request.direction(ports) != Direction::Inbound {
             left = left.saturating_sub(self.margin);
         }
-        // To the next whole one: a hop that takes microseconds costs none.
-        let milliseconds = left.div_ceil(MS);
+        // To the next whole one: a hop that takes microseconds costs none. Of the last few each counts,
+        // so that a request that goes round in circles comes to an end.
+        let milliseconds = if left < LAST { left / MS } else { left.div_ceil(MS) };
         if kind == Kind::Stream {
             // It ends when it ends; what it passes on says the truth.
             if came.is_some() {
                 replace(&self.header, milliseconds.max(1).to_string(), headers, edits);
+                return Left::Until { at: now.saturating_add(left), is_ours: false };
             }
             return Left::Unbounded;
         }
@@ -193,9 +202,10 @@ fn kind(request: &mut Request<'_>) -> Kind {
         let time = lines.next().and_then(grpc_timeout::parse).filter(|time| *time > 0);
         return time.filter(|_| lines.next().is_none()).map_or(Kind::Stream, Kind::Grpc);
     }
-    let is_events = headers.all(b"accept").any(|line| {
-        let events = b"text/event-stream";
-        line.get(..events.len()).is_some_and(|start| start.eq_ignore_ascii_case(events))
+    let mut accepted = headers.all(b"accept").flat_map(|line| line.split(|byte| *byte == b','));
+    let is_events = accepted.any(|kind| {
+        let (kind, events) = (kind.trim_ascii_start(), b"text/event-stream");
+        kind.get(..events.len()).is_some_and(|start| start.eq_ignore_ascii_case(events))
     });
     let is_tunnel = request.method == b"CONNECT" || headers.get(b"upgrade").is_some();
     if is_events || is_tunnel { Kind::Stream } else { Kind::Plain }

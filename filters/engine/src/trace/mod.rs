@@ -38,4 +38,6 @@ mod restoring_tests;
 #[cfg(test)]
 mod section_tests;
 #[cfg(test)]
+mod strangers_tests;
+#[cfg(test)]
 mod testkit;

@@ -39,12 +39,36 @@ pub struct Found<'r> {
     pub is_recalled: bool,
 }
 
+/// What the forms that came mean to those that go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Before {
+    /// They are of this trace.
+    Continues,
+    /// What is valid is left alone.
+    Stays,
+    /// They are of another trace, or a stranger's.
+    Goes,
+}
+
+/// All that tells of a trace, but for the id that a request has of Envoy's.
+const FOREIGN: [Format; 7] = [
+    Format::W3c,
+    Format::B3Single,
+    Format::B3Multi,
+    Format::Jaeger,
+    Format::Xray,
+    Format::Datadog,
+    Format::Skywalking,
+];
+
 /// What becomes of the OpenTelemetry member of `tracestate`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OtChange {
     /// The decision that came along goes on as it came.
     #[default]
     Keep,
+    /// A stranger's word on probabilities goes.
+    Remove,
     /// Decided here: the threshold that was met, and a randomness where the trace id's own is not to
     /// be relied on.
     Write { threshold: Option<Threshold>, randomness: Option<u64> },
@@ -95,7 +119,17 @@ impl Propagation {
         if let (None, Some(decision)) = (found.format, decision) {
             found.carried = decision;
         }
-        if found.format == Some(Format::W3c) {
+        let is_of_this_trace = |other: Read| match other {
+            Read::Carried(other) => other.trace_id == found.carried.trace_id,
+            Read::Absent | Read::Broken => false,
+        };
+        let has_state = match found.format {
+            Some(Format::W3c) => true,
+            // Another form came first, beside a `traceparent` of the same trace.
+            Some(_) => is_of_this_trace(read(Format::W3c, headers)),
+            None => false,
+        };
+        if has_state {
             found.state = TraceState::parse(headers.all(b"tracestate"));
         }
         found
@@ -112,21 +146,30 @@ impl Propagation {
         }
     }
 
-    /// Writes the context in every form asked for. With `keeps_valid`, forms that are there and say
-    /// something valid are left alone.
+    /// Removes all forms that are not written anew: what a stranger says, or what another trace said,
+    /// goes on in none of them.
+    pub fn strip_foreign(&self, headers: &HeaderMap, edits: &mut Vec<HeaderEdit>) {
+        for format in FOREIGN.iter().filter(|format| !self.inject.contains(format)) {
+            names(*format).iter().for_each(|name| remove(name, headers, edits));
+        }
+    }
+
+    /// Writes the context in every form asked for.
     pub fn inject(
         &self,
         context: &SpanContext,
         found: &Found<'_>,
         ot: OtChange,
-        keeps_valid: bool,
+        before: Before,
         headers: &HeaderMap,
         edits: &mut Vec<HeaderEdit>,
     ) {
         for format in &self.inject {
-            if keeps_valid && matches!(read(*format, headers), Read::Carried(_)) {
+            let is_there = || matches!(read(*format, headers), Read::Carried(_));
+            if before == Before::Stays && !self.strip.contains(format) && is_there() {
                 continue;
             }
+            let foreign = before == Before::Goes;
             let mut set = |name: &str, value: String| replace(name, value, headers, edits);
             match format {
                 Format::W3c => {
@@ -144,11 +187,15 @@ impl Propagation {
                 }
                 Format::Jaeger => set("uber-trace-id", jaeger::write(context)),
                 Format::Xray => {
-                    let incoming = headers.get(b"x-amzn-trace-id");
+                    let incoming = headers.get(b"x-amzn-trace-id").filter(|_| !foreign);
                     set("x-amzn-trace-id", xray::write(context, incoming));
                 }
                 Format::Datadog => {
-                    let tags = headers.get(b"x-datadog-tags");
+                    let tags = headers.get(b"x-datadog-tags").filter(|_| !foreign);
+                    remove("x-datadog-tags", headers, edits);
+                    if foreign {
+                        remove("x-datadog-origin", headers, edits);
+                    }
                     for (name, value) in datadog::write(context, tags) {
                         replace(name, value, headers, edits);
                     }
@@ -257,6 +304,8 @@ fn write_state(
         // As it came, on as many lines: unchanged is unchanged.
         OtChange::Keep if there == 0 || !state.is_empty() => return,
         OtChange::Keep => String::new(),
+        OtChange::Remove if before.is_none() && (there == 0 || !state.is_empty()) => return,
+        OtChange::Remove => state.write(Own::Remove("ot")),
         OtChange::Write { threshold, randomness } => {
             let mut ot = before.unwrap_or_default();
             ot.threshold = threshold;

@@ -5,10 +5,9 @@ use weir_protos::v1::TraceResponse as Source;
 
 use super::context::SpanContext;
 use super::formats::w3c;
-use crate::core::answer::{DEADLINE_EXCEEDED, UNAVAILABLE};
+use crate::core::answer::{DEADLINE_EXCEEDED, UNAVAILABLE, checked_name};
 use crate::core::effects::{Effects, HeaderEdit};
-use crate::core::headers::HeaderMap;
-use crate::core::matcher::checked_header;
+use crate::core::headers::{HeaderMap, is_safe_value};
 use crate::core::ports::Attributes;
 use crate::core::reply::{LocalReply, Problem};
 
@@ -37,10 +36,7 @@ impl ResponseRules {
         let source = source.unwrap_or(&empty);
         let trace_id_header = match source.trace_id_header.as_str() {
             "" => None,
-            name => {
-                let name = checked_header(name, &format!("{path}.trace_id_header"))?;
-                Some(String::from_utf8_lossy(&name).into_owned())
-            }
+            name => Some(checked_name(name, &format!("{path}.trace_id_header"))?),
         };
         Ok(ResponseRules {
             trace_id_header,
@@ -95,6 +91,11 @@ impl ResponseRules {
                         headers.push((name, value));
                     }
                 }
+                for name in KEPT {
+                    let value = response.get(name.as_bytes()).filter(|value| is_safe_value(value));
+                    let value = value.and_then(|value| std::str::from_utf8(value).ok());
+                    headers.extend(value.map(|value| (name.to_string(), value.to_string())));
+                }
                 let reply = Some(failure.envelope(stream.context, headers));
                 return Effects { reply, ..Effects::default() };
             }
@@ -131,23 +132,31 @@ struct Failure {
     details: String,
 }
 
-/// What Envoy says of its own replies, and what we call it. The first that fits counts.
-const REASONS: [(&[u8], &str); 14] = [
-    (b"via_upstream", "upstream_error"),
-    (b"response_timeout", "upstream_timeout"),
-    (b"upstream_per_try_timeout", "upstream_timeout"),
-    (b"max_duration_timeout", "upstream_timeout"),
-    (b"stream_idle_timeout", "idle_timeout"),
-    (b"upstream_reset_before_response_started{remote_connection_failure", "upstream_unreachable"),
-    (b"upstream_reset_before_response_started{delayed_connect_error", "upstream_unreachable"),
-    (b"upstream_reset_before_response_started{overflow", "upstream_overloaded"),
-    (b"upstream_reset", "upstream_reset"),
-    (b"no_healthy_upstream", "no_healthy_upstream"),
-    (b"route_not_found", "no_route"),
-    (b"cluster_not_found", "no_cluster"),
-    (b"rbac_access_denied", "access_denied"),
-    (b"direct_response", "direct_response"),
+/// What Envoy says of its own replies, what we call it, and whether its router said it about an
+/// upstream: filters answer for themselves. The first that fits counts.
+const REASONS: [(&[u8], &str, bool); 14] = [
+    (b"via_upstream", "upstream_error", false),
+    (b"response_timeout", "upstream_timeout", true),
+    (b"upstream_per_try_timeout", "upstream_timeout", true),
+    (b"max_duration_timeout", "upstream_timeout", true),
+    (b"stream_idle_timeout", "idle_timeout", true),
+    (
+        b"upstream_reset_before_response_started{remote_connection_failure",
+        "upstream_unreachable",
+        true,
+    ),
+    (b"upstream_reset_before_response_started{delayed_connect_error", "upstream_unreachable", true),
+    (b"upstream_reset_before_response_started{overflow", "upstream_overloaded", true),
+    (b"upstream_reset", "upstream_reset", true),
+    (b"no_healthy_upstream", "no_healthy_upstream", true),
+    (b"route_not_found", "no_route", true),
+    (b"cluster_not_found", "no_cluster", true),
+    (b"rbac_access_denied", "access_denied", false),
+    (b"direct_response", "direct_response", false),
 ];
+
+/// What Envoy tells the client beside its own replies.
+const KEPT: [&str; 3] = ["retry-after", "x-envoy-overloaded", "x-envoy-ratelimited"];
 
 impl Failure {
     fn of(
@@ -168,16 +177,14 @@ impl Failure {
         if is_upstreams && status < 500 && grpc.is_none() {
             return None;
         }
-        let known = REASONS.iter().find(|(start, _)| details.starts_with(start));
+        let known = REASONS.iter().find(|(start, ..)| details.starts_with(start));
         let attempts = attributes.integer(b"upstream\0request_attempt_count").unwrap_or(0);
         let is_timeout = details == b"response_timeout";
-        // Filters answer without a flag, and what they say is theirs.
-        let flags = attributes.integer(b"response\0flags").unwrap_or(0);
         Some(Failure {
             status,
-            reason: known.map_or("local_reply", |(_, reason)| reason),
+            reason: known.map_or("local_reply", |(_, reason, _)| reason),
             has_reason: response.get(b"x-weir-reason").is_some(),
-            is_envoys: !is_upstreams && flags != 0,
+            is_envoys: known.is_some_and(|(.., is_routers)| *is_routers),
             is_our_timeout: is_timeout && stream.is_timed && grpc == Some(UNAVAILABLE),
             retries: attempts.saturating_sub(1),
             details: String::from_utf8_lossy(&details).into_owned(),

@@ -128,8 +128,18 @@ impl Restoring {
             return Record { color, baggage, ..Record::default() };
         }
         let context = passed.context;
-        let line =
-            |name: &[u8]| headers.get(name).filter(|line| is_safe_value(line)).map(<[u8]>::to_vec);
+        // What was stripped on the way in is not put back on the way out.
+        let goes_on = |name: &[u8]| {
+            let is_removal = |edit: &HeaderEdit| match edit {
+                HeaderEdit::Remove(removed) => removed.as_bytes() == name,
+                HeaderEdit::Set(..) | HeaderEdit::Add(..) => false,
+            };
+            !passed.edits.iter().any(is_removal)
+        };
+        let line = |name: &[u8]| {
+            let line = headers.get(name).filter(|line| is_safe_value(line) && goes_on(name));
+            line.map(<[u8]>::to_vec)
+        };
         Record {
             trace: Some(Trace {
                 trace_id: context.trace_id.get(),

@@ -139,7 +139,9 @@ impl Sampler {
         let carried = candidate.carried;
         let parent = carried.sampled.filter(|_| self.honours_parent && candidate.is_trusted);
         if self.is_silent {
-            return Decision { is_sampled: parent.unwrap_or(true), ..Decision::default() };
+            let is_strange = candidate.is_own_randomness;
+            let ot = if is_strange { OtChange::Remove } else { OtChange::Keep };
+            return Decision { is_sampled: parent.unwrap_or(true), ot, ..Decision::default() };
         }
         self.index.candidates(request, found);
         let mut candidates = found.iter().filter_map(|place| self.rules.get(*place as usize));

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use weir_protos::FieldError;
+use weir_protos::v1::format::Value as Format;
 use weir_protos::v1::propagation::Mode;
 use weir_protos::v1::{Policy, direction, mode};
 
@@ -15,10 +16,10 @@ use super::formats::ot::Ot;
 use super::formats::tracestate::Own;
 use super::hop::{Open, Place, SpanRules};
 use super::metrics::{Contexts, Counts};
-use super::propagation::{Found, Propagation, fresh, remove};
+use super::propagation::{Before, Found, Propagation, fresh, remove};
 use super::response::ResponseRules;
 use super::restoring::{Recalled, Restoring};
-use super::sampling::{Candidate, SERIES_PER_RULE, Sampler};
+use super::sampling::{self, Candidate, SERIES_PER_RULE, Sampler};
 use super::worker::Worker;
 use crate::core::answer::{Client, DEADLINE_EXCEEDED, body};
 use crate::core::effects::{Effects, HeaderEdit};
@@ -182,18 +183,26 @@ impl<'t> Desk<'t> {
 
         // What came, or what is remembered of the request that this one is made for.
         let mut found = propagation.extract(headers);
-        let has_own = found.format.is_some();
+        // An id that is not of a trace makes one where nothing better is known.
+        let has_own = found.format.is_some_and(|format| format != Format::RequestId);
+        let own = if has_own { found.carried } else { Carried::default() };
         let restoring = restoring.as_ref().filter(|_| common.is_edge || !request.is_mirrored());
         let recalled = match restoring {
-            Some(restoring) => restoring.recall(&found.carried, request, worker, counts, ports),
+            Some(restoring) => restoring.recall(&own, request, worker, counts, ports),
             None => Recalled::default(),
         };
-        if let (false, Some(trace)) = (has_own, recalled.trace()) {
-            found.carried = trace;
-            found.state = recalled.state();
-            found.is_recalled = true;
+        let known = recalled.trace();
+        if let Some(trace) = known {
+            if has_own {
+                // The application may have passed on half of the id.
+                found.carried.trace_id = trace.trace_id;
+            } else {
+                found.carried = trace;
+                found.state = recalled.state();
+                found.is_recalled = true;
+            }
         }
-        let is_restored = !has_own && found.carried.trace_id.is_some();
+        let is_restored = !has_own && known.is_some();
         let restarts = propagation.mode == Mode::Restart && !(common.is_edge && is_trusted);
         if restarts {
             found.is_broken |= has_own;
@@ -202,7 +211,7 @@ impl<'t> Desk<'t> {
             found.is_recalled = false;
         }
         // What this proxy remembers, it has let in itself.
-        let is_ours = is_trusted || is_restored;
+        let is_ours = is_trusted || known.is_some();
         if !is_ours {
             found.carried.is_debug = false;
         }
@@ -218,9 +227,19 @@ impl<'t> Desk<'t> {
             (false, false, _) => Contexts::Continued,
         };
         counts.context(fate);
+        let is_whole = carried.span_id.is_some() && !is_new && !is_restored;
+        let keeps = propagation.mode == Mode::Preserve && is_whole && is_ours;
         let candidate = candidate(&found, trace_id, is_ours, is_new, ports);
-        let sampled = sampler.decide(&candidate, request, &mut worker.found, ports);
         let randomness = candidate.randomness;
+        let sampled = if keeps {
+            // Nothing that is said of it changes.
+            sampling::Decision {
+                is_sampled: carried.sampled.unwrap_or(true),
+                ..sampling::Decision::default()
+            }
+        } else {
+            sampler.decide(&candidate, request, &mut worker.found, ports)
+        };
         let mut context = SpanContext {
             trace_id,
             span_id,
@@ -228,19 +247,22 @@ impl<'t> Desk<'t> {
             is_random: is_new || carried.is_random,
             is_debug: carried.is_debug,
         };
-        let is_whole = carried.span_id.is_some() && !is_new && !is_restored;
-        let keeps = propagation.mode == Mode::Preserve && is_whole;
         if let (true, Some(span_id)) = (keeps, carried.span_id) {
-            context = SpanContext {
-                span_id,
-                sampled: carried.sampled.unwrap_or(context.sampled),
-                ..context
-            };
+            context.span_id = span_id;
         }
+        let before = match keeps {
+            _ if restarts || !is_ours => Before::Goes,
+            true => Before::Stays,
+            false => Before::Continues,
+        };
         let is_observed = propagation.mode == Mode::Observe;
         if !is_observed {
-            propagation.strip(headers, &mut effects.headers);
-            propagation.inject(&context, &found, sampled.ot, keeps, headers, &mut effects.headers);
+            let edits = &mut effects.headers;
+            propagation.strip(headers, edits);
+            if before == Before::Goes {
+                propagation.strip_foreign(headers, edits);
+            }
+            propagation.inject(&context, &found, sampled.ot, before, headers, edits);
         }
         if sampled.forces_envoy {
             effects.headers.push(HeaderEdit::Set("x-envoy-force-trace".into(), "true".into()));
@@ -248,15 +270,15 @@ impl<'t> Desk<'t> {
 
         // What travels with it.
         let members =
-            baggage.apply(request, is_trusted, recalled.baggage(), ports, &mut effects.headers);
+            baggage.apply(request, is_ours, recalled.baggage(), ports, &mut effects.headers);
         recalled.carry(headers, &mut effects.headers);
         let left = match deadline {
             Some(deadline) => {
                 let edits = &mut effects.headers;
-                deadline.apply(request, is_trusted, recalled.deadline(), counts, ports, edits)
+                deadline.apply(request, is_ours, recalled.deadline(), counts, ports, edits)
             }
             None => {
-                if !is_trusted {
+                if !is_ours {
                     remove("x-weir-deadline-ms", headers, &mut effects.headers);
                 }
                 Left::Unbounded

@@ -8,8 +8,8 @@ use weir_protos::v1::{Restore, RestoreKey};
 
 use super::record::Record;
 use super::store::{Found, Outcome, Records, Scope, fingerprint, is_usable};
+use crate::core::answer::checked_name;
 use crate::core::headers::{HeaderMap, header_name};
-use crate::core::matcher::checked_header;
 use crate::core::ports::{Nanos, Ports, SharedStore};
 use crate::core::request::{Direction, Request};
 use crate::core::secret::SecretCopy;
@@ -125,7 +125,8 @@ impl Memory {
                 Found::Record(record) => {
                     let theirs = record.trace.map(|trace| trace.trace_id);
                     // The application is in another trace than the request with that id was.
-                    let is_other = trace_id.is_some() && theirs.is_some() && trace_id != theirs;
+                    let is_other =
+                        trace_id.zip(theirs).is_some_and(|(own, theirs)| !is_same(own, theirs));
                     return if is_other { Recall::Unasked } else { Recall::Record(record) };
                 }
                 Found::Ambiguous => return Recall::Ambiguous,
@@ -185,7 +186,9 @@ impl Key {
         let is_session = source.scope() == Given::Session;
         let header = match &source.source {
             None => return Err(FieldError::at(path, "must have one of: header, trace_id")),
-            Some(Source::Header(name)) => Some(checked_header(name, &format!("{path}.header"))?),
+            Some(Source::Header(name)) => {
+                Some(checked_name(name, &format!("{path}.header"))?.into_bytes().into())
+            }
             Some(Source::TraceId(true)) => None,
             Some(Source::TraceId(false)) => {
                 let remedy = "must be true, or leave the key out";
@@ -219,6 +222,12 @@ impl Key {
     fn source(&self) -> &[u8] {
         self.header.as_deref().unwrap_or(b":trace-id")
     }
+}
+
+/// Whether an application is in this trace: some formats carry the lower half of an id alone.
+fn is_same(own: u128, theirs: u128) -> bool {
+    const LOWER: u128 = u64::MAX as u128;
+    own == theirs || (own & !LOWER == 0 && own == theirs & LOWER)
 }
 
 /// The key of a baggage member: the grammar of header names, a token of RFC 9110 section 5.6.2.

@@ -286,7 +286,10 @@ impl Model {
                 let traces = old.trace.zip(record.trace);
                 let is_endless =
                     [&old, record].iter().any(|r| r.trace.is_some() && r.deadline.is_none());
-                traces.is_none_or(|(one, other)| one.trace_id == other.trace_id).then(|| Record {
+                let colors = old.color.as_ref().zip(record.color.as_ref());
+                let agree = traces.is_none_or(|(one, other)| one.trace_id == other.trace_id)
+                    && colors.is_none_or(|(one, other)| one == other);
+                agree.then(|| Record {
                     deadline: old.deadline.max(record.deadline).filter(|_| !is_endless),
                     trace: record.trace.or(old.trace),
                     color: record.color.clone().or(old.color),
