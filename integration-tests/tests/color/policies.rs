@@ -25,7 +25,7 @@ fn policy(case: &Value) -> String {
 #[test]
 fn every_bad_policy_is_refused_by_name_and_the_old_one_serves_on() {
     let good = &section("", "response: {echo_header: x-color}");
-    let rig = Rig::start(good);
+    let rig = Rig::start(1, good);
     let mut wrong = Vec::new();
     for case in table() {
         let name = case["name"].as_str().unwrap();

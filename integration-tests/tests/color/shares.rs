@@ -67,9 +67,10 @@ fn a_user_has_one_color_everywhere() {
     for round in 0..2 {
         for rig in &rigs {
             let mut clients: Vec<Client> = (0..16).map(|_| rig.envoy.client("in")).collect();
-            for (n, client) in clients.iter_mut().cycle().take(250).enumerate() {
-                let user = &users[n % users.len()];
-                seen.entry(user).or_default().insert(color_of_user(client, user.as_bytes()));
+            for n in 0..250 {
+                let (user, client) = (&users[n % users.len()], n % clients.len());
+                let color = color_of_user(&mut clients[client], user.as_bytes());
+                seen.entry(user).or_default().insert(color);
             }
             if round == 0 {
                 rig.edit("", &format!("default: blue, {}", share("beta", 5000)));
