@@ -9,10 +9,19 @@ use weir_integration_tests::{
 
 const HOPS: usize = 4;
 
-/// One service: its proxy, and an application for each color.
+/// One service: its proxy, and an application for each color. A gateway has none.
 struct Hop {
     envoy: Envoy,
     apps: Vec<App>,
+}
+
+/// What stands at the first hop.
+#[derive(Clone, Copy, PartialEq)]
+enum Edge {
+    /// A proxy alone, as an ingress is.
+    Gateway,
+    /// A service like the others, whose proxy faces strangers.
+    Service,
 }
 
 fn module(name: &str, policy: &str) -> Filter {
@@ -37,52 +46,63 @@ fn module(name: &str, policy: &str) -> Filter {
     )
 }
 
-/// The first hop is the edge; the others trust it.
-fn policy(hop: usize, restore: &str) -> String {
-    let (zone, rules) = if hop == 0 {
-        let session = "session: {principal: {header: x-user}}, ";
-        (
-            "zone: EDGE, ",
-            format!(
-                "{session}rules: [{{id: staff, match: {{headers: {{x-staff: {{exact: 'yes'}}}}}}, color: gray}}], "
-            ),
-        )
-    } else {
-        ("", String::new())
-    };
+/// Where strangers come in. The color's member of the baggage has to be allowed: the trace filter would
+/// take it for the client's, whose own the color filter has removed before.
+fn edge_policy(restore: &str) -> String {
     format!(
-        "{{name: shop, {zone}{restore}trace_context: {{}}, \
-         traffic_color: {{colors: [base, gray], {rules}carry: {{in: [HEADER, BAGGAGE]}}}}}}"
+        "{{name: shop, zone: EDGE, {restore}trace_context: {{baggage: {{allow: [x-color]}}}}, \
+         traffic_color: {{colors: [base, gray], carry: {{in: [HEADER, BAGGAGE]}}, \
+         session: {{principal: {{header: x-user}}}}, \
+         rules: [{{id: staff, match: {{headers: {{x-staff: {{exact: 'yes'}}}}}}, color: gray}}]}}}}"
     )
 }
 
-/// Started from the last to the first: each has to know where the next one listens.
-fn chain(forward: Forward, restore: &str) -> Vec<Hop> {
+fn mesh_policy(restore: &str) -> String {
+    format!(
+        "{{name: shop, {restore}trace_context: {{}}, \
+         traffic_color: {{colors: [base, gray], carry: {{in: [HEADER, BAGGAGE]}}}}}}"
+    )
+}
+
+/// Color before trace, as in Istio's chain.
+fn filtered(listener: Listener, policy: &str) -> Listener {
+    listener.filter(module("traffic_color", policy)).filter(module("trace_context", policy))
+}
+
+/// Four Envoys, started from the last to the first: each has to know where the next one listens.
+fn chain(edge: Edge, forward: Forward, restore: &str) -> Vec<Hop> {
     let mut hops: Vec<Hop> = Vec::new();
     for hop in (0..HOPS).rev() {
         let next = hops.last().map(|hop: &Hop| hop.envoy.address("in"));
+        let policy = if hop == 0 { edge_policy(restore) } else { mesh_policy(restore) };
+        let is_gateway = hop == 0 && edge == Edge::Gateway;
         let manner = Manner { forward, ..Manner::default() };
-        let apps: Vec<App> = ["base", "gray"]
-            .map(|color| App::start(&format!("{hop}-{color}"), manner.clone()))
-            .into();
-        let text = policy(hop, restore);
-        let filtered = |listener: Listener| {
-            listener.filter(module("traffic_color", &text)).filter(module("trace_context", &text))
-        };
-        let mut builder = Envoy::builder()
-            .cluster(Cluster::h1("base", apps[0].address))
-            .cluster(Cluster::h1("gray", apps[1].address))
-            .listener(
-                filtered(Listener::inbound("in"))
-                    .route(Route::prefix("/", "gray").when_header("x-weir-color", "gray"))
-                    .route(Route::prefix("/", "base")),
-            );
+        let app = |color: &str| App::start(&format!("{hop}-{color}"), manner.clone());
+        let apps: Vec<App> = if is_gateway { Vec::new() } else { ["base", "gray"].map(app).into() };
+        let mut builder = Envoy::builder();
         if let Some(next) = next {
-            let out = filtered(Listener::outbound("out")).route(Route::prefix("/", "next"));
-            builder = builder.cluster(Cluster::h1("next", next)).listener(out);
+            builder = builder.cluster(Cluster::followed("next", next));
+        }
+        if is_gateway {
+            let front = filtered(Listener::outbound("in"), &policy);
+            builder = builder.listener(front.route(Route::prefix("/", "next")));
+        } else {
+            builder = builder
+                .cluster(Cluster::h1("base", apps[0].address))
+                .cluster(Cluster::h1("gray", apps[1].address))
+                .listener(
+                    filtered(Listener::inbound("in"), &policy)
+                        .route(Route::prefix("/", "gray").when_header("x-weir-color", "gray"))
+                        .route(Route::prefix("/", "base")),
+                );
+        }
+        if next.is_some() && !is_gateway {
+            // An application is no stranger.
+            let out = filtered(Listener::outbound("out"), &mesh_policy(restore));
+            builder = builder.listener(out.route(Route::prefix("/", "next")));
         }
         let envoy = builder.start();
-        if next.is_some() {
+        if next.is_some() && !is_gateway {
             let out = envoy.address("out");
             apps.iter().for_each(|app| app.change(|manner| manner.next = Some(out)));
         }
@@ -103,8 +123,8 @@ fn apps(trail: &[Account]) -> Vec<&str> {
     trail.iter().map(|account| account.app.as_str()).collect()
 }
 
-const ALL_GRAY: [&str; HOPS] = ["0-gray", "1-gray", "2-gray", "3-gray"];
-const ALL_BASE: [&str; HOPS] = ["0-base", "1-base", "2-base", "3-base"];
+const GRAY: [&str; HOPS] = ["0-gray", "1-gray", "2-gray", "3-gray"];
+const BASE: [&str; HOPS] = ["0-base", "1-base", "2-base", "3-base"];
 
 fn staff() -> Request {
     Request::get("/").header("x-staff", "yes").header("x-user", "ann")
@@ -116,69 +136,139 @@ fn one_trace(trail: &[Account]) -> bool {
     ids[0].is_some() && ids.iter().all(|id| *id == ids[0])
 }
 
+fn healthy(hops: &[Hop]) {
+    hops.iter().for_each(|hop| hop.envoy.assert_healthy());
+}
+
 #[test]
 fn applications_that_forward_everything() {
-    let hops = chain(Forward::Everything, "");
-    let gray = trail(&hops, &staff());
-    assert_eq!(apps(&gray), ALL_GRAY);
-    assert!(one_trace(&gray));
-    assert_eq!(gray[3].header("x-weir-color").as_deref(), Some("gray"));
-    assert_eq!(apps(&trail(&hops, &Request::get("/"))), ALL_BASE);
-    // Forged at the edge, in either carrier.
-    let forged = Request::get("/").header("x-weir-color", "gray").header("baggage", "x-color=gray");
-    assert_eq!(apps(&trail(&hops, &forged)), ALL_BASE);
-    // The session id is of the edge's making, and kept from there on.
-    let session = gray[0].header("x-trade-session-id").unwrap();
-    let parts: Vec<&str> = session.splitn(3, '-').collect();
-    assert_eq!(&parts[..2], ["sess", "ann"]);
-    assert!(parts[2].parse::<u64>().unwrap() > 1_700_000_000_000_000_000, "{session}");
-    assert!(gray.iter().all(|account| account.header("x-trade-session-id").as_ref() == Some(&session)));
-    hops.iter().for_each(|hop| hop.envoy.assert_healthy());
-    assert!(hops.iter().all(|hop| hop.apps.iter().all(|app| app.arrived() > 0)));
+    for (edge, first) in [(Edge::Gateway, 1), (Edge::Service, 0)] {
+        let hops = chain(edge, Forward::Everything, "");
+        let gray = trail(&hops, &staff());
+        assert_eq!(apps(&gray), GRAY[first..]);
+        assert!(one_trace(&gray));
+        assert!(gray.iter().all(|app| app.header("x-weir-color").as_deref() == Some("gray")));
+        assert!(gray.iter().all(|app| app.header("baggage").as_deref() == Some("x-color=gray")));
+        assert_eq!(apps(&trail(&hops, &Request::get("/"))), BASE[first..]);
+        // Forged at the edge, in either carrier.
+        let forged =
+            Request::get("/").header("x-weir-color", "gray").header("baggage", "x-color=gray");
+        assert_eq!(apps(&trail(&hops, &forged)), BASE[first..]);
+        // The session id is of the edge's making, and kept from there on.
+        let session = gray[0].header("x-trade-session-id").unwrap();
+        let stamp = session.strip_prefix("sess-ann-").expect("of the principal");
+        assert!(stamp.parse::<u64>().unwrap() > 1_700_000_000_000_000_000, "{session}");
+        let of = |app: &Account| app.header("x-trade-session-id");
+        assert!(gray.iter().all(|app| of(app).as_ref() == Some(&session)));
+        // A stranger's own is replaced.
+        let own = staff().header("x-trade-session-id", "sess-root-1");
+        assert_ne!(of(&trail(&hops, &own)[0]).as_deref(), Some("sess-root-1"));
+        healthy(&hops);
+    }
 }
+
+const BY_TRACE: &str = "restore: {keys: [{trace_id: true}]}, ";
+const BY_SESSION: &str =
+    "restore: {keys: [{header: x-trade-session-id, scope: SESSION, baggage: [x-color]}]}, ";
+const ONLY_TRACE: Forward = Forward::Only(&["traceparent"]);
+const ONLY_SESSION: Forward = Forward::Only(&["x-trade-session-id"]);
 
 #[test]
 fn applications_that_forward_the_trace_alone() {
-    let hops = chain(Forward::Only(&["traceparent"]), "restore: {keys: [{trace_id: true}]}, ");
+    let hops = chain(Edge::Gateway, ONLY_TRACE, BY_TRACE);
+    for _ in 0..20 {
+        let gray = trail(&hops, &staff());
+        assert_eq!(apps(&gray), GRAY[1..]);
+        assert!(one_trace(&gray));
+        assert_eq!(apps(&trail(&hops, &Request::get("/"))), BASE[1..]);
+    }
+    healthy(&hops);
+}
+
+#[test]
+fn applications_that_forward_the_session_alone() {
+    let hops = chain(Edge::Gateway, ONLY_SESSION, BY_SESSION);
+    for _ in 0..20 {
+        assert_eq!(apps(&trail(&hops, &staff())), GRAY[1..]);
+        assert_eq!(apps(&trail(&hops, &Request::get("/"))), BASE[1..]);
+    }
+    assert!(!one_trace(&trail(&hops, &staff())), "requests of a session are not of one trace");
+    healthy(&hops);
+}
+
+/// The service at the edge has an application of its own, which forgets as well.
+#[test]
+fn an_application_at_the_edge_that_forwards_the_trace_alone() {
+    let hops = chain(Edge::Service, ONLY_TRACE, BY_TRACE);
     let gray = trail(&hops, &staff());
-    assert_eq!(apps(&gray), ALL_GRAY);
     assert!(one_trace(&gray));
-    assert_eq!(apps(&trail(&hops, &Request::get("/"))), ALL_BASE);
+    assert_eq!(apps(&gray), GRAY);
 }
 
 #[test]
-fn applications_that_forward_a_session_alone() {
-    let restore = "restore: {keys: [{header: x-trade-session-id, scope: SESSION}]}, ";
-    let hops = chain(Forward::Only(&["x-trade-session-id"]), restore);
-    // At the edge the session is a stranger's until it is ours: from the second hop on it is known.
+fn an_application_at_the_edge_that_forwards_the_session_alone() {
+    let hops = chain(Edge::Service, ONLY_SESSION, BY_SESSION);
+    assert_eq!(apps(&trail(&hops, &staff())), GRAY);
+}
+
+/// The same with an id that the edge makes for its application.
+#[test]
+fn an_application_at_the_edge_that_forwards_a_request_id_alone() {
+    let restore = "restore: {keys: [{header: x-request-id}], mint: true}, ";
+    let hops = chain(Edge::Service, Forward::Only(&["x-request-id"]), restore);
     let gray = trail(&hops, &staff());
-    assert_eq!(apps(&gray)[1..], ALL_GRAY[1..]);
-    assert!(!one_trace(&gray), "requests of a session are not of one trace");
+    assert_eq!(apps(&gray), GRAY);
+    assert!(one_trace(&gray));
+    assert_eq!(apps(&trail(&hops, &Request::get("/"))), BASE);
+    healthy(&hops);
 }
 
-/// gRPC metadata are headers.
+/// Four bare proxies, the first at the edge: gRPC metadata are headers, and say the same as HTTP's.
 #[test]
-fn grpc_calls_carry_the_same() {
-    let echo = Upstream::start("echo");
-    let text = policy(0, "");
-    let envoy = Envoy::builder()
-        .cluster(Cluster::h2("echo", echo.address))
-        .listener(
-            Listener::inbound("in")
-                .filter(module("traffic_color", &text))
-                .filter(module("trace_context", &text))
-                .route(Route::prefix("/", "echo")),
-        )
-        .start();
-    let mut connection = envoy.h2("in");
-    let reply =
-        grpc::call(&mut connection, "/shop.Orders/Get", &[("x-staff", "yes"), ("x-user", "ann")]);
+fn grpc_metadata_and_http_headers_say_the_same() {
+    let upstreams = ["base", "gray"].map(Upstream::start);
+    let mut next = None;
+    let mut envoys = Vec::new();
+    for hop in (0..HOPS).rev() {
+        let policy = if hop == 0 { edge_policy("") } else { mesh_policy("") };
+        let listener = filtered(Listener::outbound("in"), &policy);
+        let builder = Envoy::builder();
+        let builder = match next {
+            Some(next) => builder
+                .cluster(Cluster::followed("next", next))
+                .listener(listener.route(Route::prefix("/", "next"))),
+            None => builder
+                .cluster(Cluster::followed("base", upstreams[0].address))
+                .cluster(Cluster::followed("gray", upstreams[1].address))
+                .listener(
+                    listener
+                        .route(Route::prefix("/", "gray").when_header("x-weir-color", "gray"))
+                        .route(Route::prefix("/", "base")),
+                ),
+        };
+        let envoy = builder.start();
+        next = Some(envoy.address("in"));
+        envoys.push(envoy);
+    }
+    let entry = envoys.last().expect("the first hop was started last");
+    let mut connection = entry.h2("in");
+    let extra = [("x-staff", "yes"), ("x-user", "ann")];
+    let reply = grpc::call(&mut connection, "/shop.Orders/Get", &extra);
     assert_eq!(reply.status, Some(0));
-    let seen = echo.seen().pop().unwrap();
-    assert_eq!(seen.header("x-weir-color"), Some("gray"));
-    assert_eq!(seen.header("baggage"), Some("x-color=gray"));
-    assert!(seen.header("x-trade-session-id").unwrap().starts_with("sess-ann-"));
-    assert_eq!(seen.header("traceparent").map(str::len), Some(55));
+    assert_eq!(entry.client("in").send(&staff()).status, 200);
+    assert_eq!(grpc::call(&mut connection, "/shop.Orders/Get", &[]).status, Some(0));
+
+    let (base, gray) = (upstreams[0].seen(), upstreams[1].seen());
+    assert_eq!((base.len(), gray.len()), (1, 2));
+    for (name, value) in [("x-weir-color", "gray"), ("baggage", "x-color=gray")] {
+        assert!(gray.iter().all(|seen| seen.header(name) == Some(value)), "{name}: {gray:?}");
+    }
+    for seen in &gray {
+        assert!(seen.header("x-trade-session-id").unwrap().starts_with("sess-ann-"));
+        assert_eq!(seen.header("traceparent").map(str::len), Some(55));
+    }
+    assert_eq!(base[0].header("x-weir-color"), Some("base"));
+    envoys.iter().for_each(Envoy::assert_healthy);
 }
 
 #[test]
@@ -189,7 +279,7 @@ fn session_ids_are_unique() {
         .cluster(Cluster::h1("echo", echo.address))
         .listener(
             Listener::inbound("in")
-                .filter(module("traffic_color", &policy(0, "")))
+                .filter(module("traffic_color", &edge_policy("")))
                 .route(Route::prefix("/", "echo")),
         )
         .start();
@@ -207,5 +297,7 @@ fn session_ids_are_unique() {
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
     let distinct: std::collections::BTreeSet<_> = ids.iter().collect();
+    println!("{} of {} session ids are unique, over two workers", distinct.len(), ids.len());
     assert_eq!((ids.len(), distinct.len()), (10_000, 10_000));
+    envoy.assert_healthy();
 }
