@@ -8,6 +8,7 @@
 
 pub mod app;
 pub mod chain;
+pub mod clock;
 pub mod collector;
 pub mod crowd;
 pub mod envoy;

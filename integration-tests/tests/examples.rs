@@ -1,13 +1,31 @@
 //! The policies in `envoy-configs/policies/` are ones that Envoy takes, and do what their comments
 //! say.
 
+use weir_engine::color::hash::bucket;
+use weir_integration_tests::clock::from_now;
 use weir_integration_tests::http::grpc;
+use weir_integration_tests::wait::DEADLINE;
 use weir_integration_tests::{
     Cluster, Collector, Envoy, Filter, Listener, Request, Route, Script, Scripted, Upstream, paths,
+    wait_until,
 };
 
-const TRIED_HERE: [&str; 8] =
-    ["breaker", "edge", "grpc", "per-user", "service", "shadow-first", "trace", "trace-edge"];
+const TRIED_HERE: [&str; 14] = [
+    "ab-groups",
+    "blue-green",
+    "breaker",
+    "canary",
+    "edge",
+    "gray-city",
+    "gray-staff",
+    "grpc",
+    "per-user",
+    "service",
+    "shadow-first",
+    "trace",
+    "trace-edge",
+    "weekend-ramp",
+];
 /// `cargo xtask demo` is its test.
 const THE_DEMO: &str = "demo";
 
@@ -210,5 +228,164 @@ fn shadow_refuses_nobody_and_counts() {
         weir_integration_tests::wait::DEADLINE,
         || envoy.metric("checkout", "per-user", "shadow_limited") > 0,
     );
+    envoy.assert_healthy();
+}
+
+/// Envoy with an example of coloring before an upstream in a version for each of these colors.
+struct Colored {
+    envoy: Envoy,
+    _versions: Vec<Upstream>,
+}
+
+impl Colored {
+    fn start(policy: &str, colors: &[&str]) -> Self {
+        let versions: Vec<_> = colors.iter().map(|color| Upstream::start(color)).collect();
+        let mut listener = Listener::inbound("in").trust_forwarded_for(1).filter(Filter::weir());
+        let mut builder = Envoy::builder().module(paths::module("traffic_color")).policy(policy);
+        for version in &versions {
+            builder = builder.cluster(Cluster::h1(&version.name, version.address));
+            let route = Route::prefix("/", &version.name);
+            listener = listener.route(route.when_header("x-weir-color", &version.name));
+        }
+        Self { envoy: builder.listener(listener).start(), _versions: versions }
+    }
+
+    /// The version that answers.
+    fn version(&self, request: &Request) -> String {
+        let answer = self.envoy.client("in").send(request);
+        let seen = answer.json();
+        seen["upstream"].as_str().expect("an upstream").to_owned()
+    }
+}
+
+fn by(headers: &[(&str, &str)]) -> Request {
+    let request = Request::get("/checkout");
+    headers.iter().fold(request, |request, (name, value)| request.header(name, value))
+}
+
+#[test]
+fn gray_staff_believes_the_header_from_the_office_alone() {
+    let shop = Colored::start(&text("gray-staff"), &["base", "gray"]);
+    let office = ("x-forwarded-for", "192.0.2.7");
+    assert_eq!(shop.version(&by(&[("x-staff", "yes"), office])), "gray");
+    assert_eq!(shop.version(&by(&[office])), "base");
+    let home = ("x-forwarded-for", "198.51.100.7");
+    assert_eq!(shop.version(&by(&[("x-staff", "yes"), home])), "base");
+    assert_eq!(shop.version(&by(&[("x-weir-color", "gray"), home])), "base");
+    let answer = shop.envoy.client("in").send(&by(&[("x-staff", "yes"), office]));
+    assert_eq!(answer.header("x-color").as_deref(), Some("gray"));
+    shop.envoy.assert_healthy();
+}
+
+#[test]
+fn gray_city_has_one_citys_older_users_and_all_new_ones() {
+    let shop = Colored::start(&text("gray-city"), &["base", "gray"]);
+    for (headers, version) in [
+        (vec![("x-geo", "beijing"), ("x-age", "26")], "gray"),
+        (vec![("x-geo", "beijing"), ("x-age", "25")], "base"),
+        (vec![("x-geo", "beijing")], "base"),
+        (vec![("x-geo", "paris"), ("x-age", "26")], "base"),
+        (vec![("x-uid", "999999")], "base"),
+        (vec![("x-uid", "1000000")], "gray"),
+        (vec![("x-uid", "none")], "base"),
+    ] {
+        assert_eq!(shop.version(&by(&headers)), version, "{headers:?}");
+    }
+    shop.envoy.assert_healthy();
+}
+
+#[test]
+fn canary_has_five_percent_and_gives_keys() {
+    let shop = Colored::start(&text("canary"), &["base", "canary"]);
+    let user = |n: &u32| format!("user-{n}");
+    let is_canary = |n: &u32| bucket("checkout-canary", user(n).as_bytes()) < 500;
+    let chosen: Vec<_> = (0..1000).filter(is_canary).collect();
+    assert!((30..70).contains(&chosen.len()), "{}", chosen.len());
+    for n in chosen.iter().take(10).copied().chain((0..20).filter(|n| !is_canary(n))) {
+        let version = if is_canary(&n) { "canary" } else { "base" };
+        assert_eq!(shop.version(&by(&[("x-user-id", &user(&n))])), version, "{n}");
+    }
+    let answer = shop.envoy.client("in").send(&by(&[]));
+    let cookie = answer.header("set-cookie").expect("a key for those who are not logged in");
+    assert!(cookie.starts_with("shop-key=") && cookie.contains("Max-Age=604800"), "{cookie}");
+    assert!(answer.header("x-color").is_some() && answer.header("vary").is_some(), "{answer:?}");
+    // Another path is not for the canary, and gets no key.
+    let other = shop.envoy.client("in").get("/");
+    assert_eq!(other.header("set-cookie"), None);
+    shop.envoy.assert_healthy();
+}
+
+#[test]
+fn weekend_ramp_follows_the_clock() {
+    let ramp = |start: i64, to: i64, end: i64| {
+        text("weekend-ramp")
+            .replace("2026-11-28T00:00:00+08:00", &from_now(start))
+            .replace("2026-11-29T20:00:00+08:00", &from_now(to))
+            .replace("2026-11-30T02:00:00+08:00", &from_now(end))
+    };
+    let shop = Colored::start(&text("weekend-ramp"), &["base", "weekend"]);
+    let share = |policy: &str| {
+        shop.envoy.put_policy(policy).accepted();
+        let mut client = shop.envoy.client("in");
+        let mut is_weekend = |n: &u32| {
+            let seen = client.send(&by(&[("x-user-id", &n.to_string())])).json();
+            seen["upstream"] == "weekend"
+        };
+        (0..400).filter(|n| is_weekend(n)).count()
+    };
+    assert_eq!(share(&ramp(3600, 7200, 9000)), 0, "before Saturday");
+    let half = share(&ramp(-36_000, 36_000, 90_000));
+    assert!((160..240).contains(&half), "half way: {half} of 400");
+    assert_eq!(share(&ramp(-7200, -3600, 3600)), 400, "on Sunday evening");
+    assert_eq!(share(&ramp(-9000, -7200, -60)), 0, "on Monday");
+    shop.envoy.assert_healthy();
+}
+
+#[test]
+fn blue_green_changes_with_one_edit() {
+    let shop = Colored::start(&text("blue-green"), &["blue", "green"]);
+    let (plain, preview) = (by(&[]), by(&[("x-preview", "green")]));
+    assert_eq!((shop.version(&plain), shop.version(&preview)), ("blue".into(), "green".into()));
+    // Search has no green yet; what it calls sees that the request is green all the same.
+    let search = preview.clone().host("search.shop.svc");
+    let answer = shop.envoy.client("in").send(&search);
+    assert_eq!(answer.json()["upstream"], "blue");
+    assert_eq!(answer.echoed("baggage").as_deref(), Some("x-color=green"));
+    let green = text("blue-green").replace("default: blue", "default: green");
+    shop.envoy.put_policy(&green).accepted();
+    assert_eq!(shop.version(&plain), "green");
+    assert_eq!(shop.version(&by(&[("x-preview", "blue")])), "blue");
+    shop.envoy.assert_healthy();
+}
+
+#[test]
+fn ab_groups_have_limits_and_breakers_of_their_own() {
+    let policy = text("ab-groups");
+    let upstream = Scripted::start(Script::Ok);
+    let listener = ["traffic_color", "rate_limit", "circuit_breaker"]
+        .iter()
+        .fold(Listener::new("in"), |listener, name| listener.filter(Filter::module(name, &policy)))
+        .route(Route::prefix("/", "shop"));
+    let envoy =
+        Envoy::builder().cluster(Cluster::h1("shop", upstream.address)).listener(listener).start();
+    let is_a = |user: &u32| bucket("ab", user.to_string().as_bytes()) < 7000;
+    let user_a = (0..).find(is_a).expect("seven of ten").to_string();
+    let user_b = (0..).find(|user| !is_a(user)).expect("three of ten").to_string();
+    let (a, b) = (by(&[("x-user-id", &user_a)]), by(&[("x-user-id", &user_b)]));
+    let mut client = envoy.client("in");
+    let refused = (0..1000).map(|_| client.send(&a)).find(|answer| answer.status != 200);
+    assert_eq!(refused.expect("more than 100 at once").status, 429);
+    let degraded = (0..1000)
+        .map(|_| client.send(&b))
+        .find(|answer| answer.header("x-weir-degraded").is_some());
+    assert_eq!(degraded.expect("more than 150 at once").text(), "[]");
+    // Both have answered well so far; now all that A sends fails.
+    upstream.play(Script::Status(500, vec![]));
+    wait_until("the breaker of A opens", DEADLINE, || {
+        client.send(&a).header("x-weir-reason").as_deref() == Some("circuit_open")
+    });
+    upstream.play(Script::Ok);
+    let answer = client.send(&b);
+    assert_eq!(answer.status, 200, "the breaker of B is closed");
     envoy.assert_healthy();
 }

@@ -1,7 +1,7 @@
 //! HTTP filters of a listener.
 
 use super::ecds::{self, RATE_LIMIT};
-use crate::jwt;
+use crate::{jwt, paths};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -22,6 +22,29 @@ impl Filter {
     /// The rate limiter as Istio sets it up: nothing to fall back to.
     pub fn weir_without_default() -> Self {
         Self::Weir { default_config: false }
+    }
+
+    /// The finished module of a filter, such as `traffic_color`, with its policy in place: for chains
+    /// of several of ours.
+    pub fn module(name: &str, policy: &str) -> Self {
+        Self::inline(
+            &format!("weir.{name}"),
+            json!({
+                "@type": ecds::WASM_TYPE,
+                "config": {
+                    "name": format!("weir.{name}"),
+                    "root_id": format!("weir_{name}"),
+                    "vm_config": {
+                        "runtime": "envoy.wasm.runtime.v8",
+                        "code": {"local": {"filename": paths::module(name)}},
+                    },
+                    "configuration": {
+                        "@type": "type.googleapis.com/google.protobuf.StringValue",
+                        "value": crate::policy::to_json(policy),
+                    },
+                },
+            }),
+        )
     }
 
     pub fn inline(name: &str, config: Value) -> Self {

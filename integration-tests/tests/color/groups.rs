@@ -1,10 +1,9 @@
 //! A/B groups as colors: each with a limit and a breaker of its own, all four filters in one chain.
 
-use serde_json::json;
 use std::time::Duration;
 use weir_engine::color::hash::bucket;
 use weir_integration_tests::{
-    Cluster, Envoy, Filter, Listener, Load, Request, Route, Script, Scripted, paths,
+    Cluster, Envoy, Filter, Listener, Load, Request, Route, Script, Scripted,
 };
 
 const POLICY: &str = "
@@ -36,33 +35,11 @@ struct Rig {
     b: Scripted,
 }
 
-fn module(name: &str) -> Filter {
-    let policy: serde_json::Value = serde_yaml_ng::from_str(POLICY).unwrap();
-    Filter::inline(
-        &format!("weir.{name}"),
-        json!({
-            "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
-            "config": {
-                "name": format!("weir.{name}"),
-                "root_id": format!("weir_{name}"),
-                "vm_config": {
-                    "runtime": "envoy.wasm.runtime.v8",
-                    "code": {"local": {"filename": paths::module(name)}},
-                },
-                "configuration": {
-                    "@type": "type.googleapis.com/google.protobuf.StringValue",
-                    "value": policy.to_string(),
-                },
-            },
-        }),
-    )
-}
-
 fn start() -> Rig {
     let (a, b) = (Scripted::start(Script::Ok), Scripted::start(Script::Ok));
     let mut listener = Listener::new("in");
     for name in ["traffic_color", "trace_context", "rate_limit", "circuit_breaker"] {
-        listener = listener.filter(module(name));
+        listener = listener.filter(Filter::module(name, POLICY));
     }
     let listener = listener
         .route(Route::prefix("/", "b").when_header("x-weir-color", "b"))

@@ -1,10 +1,9 @@
 //! A color's way through four services, each in two versions and behind an Envoy of its own.
 
-use serde_json::json;
 use weir_integration_tests::http::grpc;
 use weir_integration_tests::{
     Account, App, Client, Cluster, Envoy, Filter, Forward, Listener, Manner, Request, Route,
-    Upstream, paths,
+    Upstream,
 };
 
 const HOPS: usize = 4;
@@ -22,28 +21,6 @@ enum Edge {
     Gateway,
     /// A service like the others, whose proxy faces strangers.
     Service,
-}
-
-fn module(name: &str, policy: &str) -> Filter {
-    let policy: serde_json::Value = serde_yaml_ng::from_str(policy).unwrap();
-    Filter::inline(
-        &format!("weir.{name}"),
-        json!({
-            "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
-            "config": {
-                "name": format!("weir.{name}"),
-                "root_id": format!("weir_{name}"),
-                "vm_config": {
-                    "runtime": "envoy.wasm.runtime.v8",
-                    "code": {"local": {"filename": paths::module(name)}},
-                },
-                "configuration": {
-                    "@type": "type.googleapis.com/google.protobuf.StringValue",
-                    "value": policy.to_string(),
-                },
-            },
-        }),
-    )
 }
 
 /// Where strangers come in. The color's member of the baggage has to be allowed: the trace filter would
@@ -66,7 +43,9 @@ fn mesh_policy(restore: &str) -> String {
 
 /// Color before trace, as in Istio's chain.
 fn filtered(listener: Listener, policy: &str) -> Listener {
-    listener.filter(module("traffic_color", policy)).filter(module("trace_context", policy))
+    listener
+        .filter(Filter::module("traffic_color", policy))
+        .filter(Filter::module("trace_context", policy))
 }
 
 /// Four Envoys, started from the last to the first: each has to know where the next one listens.
@@ -279,7 +258,7 @@ fn session_ids_are_unique() {
         .cluster(Cluster::h1("echo", echo.address))
         .listener(
             Listener::inbound("in")
-                .filter(module("traffic_color", &edge_policy("")))
+                .filter(Filter::module("traffic_color", &edge_policy("")))
                 .route(Route::prefix("/", "echo")),
         )
         .start();

@@ -1,28 +1,9 @@
 //! Shares that move: by the clock, and by the rate.
 
 use crate::rig::{Rig, color_of, policy};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
+use weir_integration_tests::clock::from_now as at;
 use weir_integration_tests::{Load, Request};
-
-/// So many seconds from now, as policies write it.
-fn at(seconds: i64) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
-    let (days, rest) = ((now + seconds).div_euclid(86_400), (now + seconds).rem_euclid(86_400));
-    // Civil from days, by the calendar in which a year begins in March.
-    let z = days + 719_468;
-    let (era, doe) = (z.div_euclid(146_097), z.rem_euclid(146_097));
-    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let (day, month) = (doy - (153 * mp + 2) / 5 + 1, if mp < 10 { mp + 3 } else { mp - 9 });
-    let year = yoe + era * 400 + i64::from(month <= 2);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
-        rest / 3600,
-        rest / 60 % 60,
-        rest % 60
-    )
-}
 
 fn rule(more: &str) -> String {
     format!(
