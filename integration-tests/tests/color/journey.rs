@@ -142,6 +142,7 @@ fn applications_that_forward_everything() {
         // A stranger's own is replaced.
         let own = staff().header("x-trade-session-id", "sess-root-1");
         assert_ne!(of(&trail(&hops, &own)[0]).as_deref(), Some("sess-root-1"));
+        assert!(hops.iter().flat_map(|hop| &hop.apps).all(|app| app.arrived() > 0));
         healthy(&hops);
     }
 }

@@ -1,7 +1,8 @@
-//! `cargo xtask demo`: limits, a circuit breaker and a trace at work on real Envoys, told scene by scene,
-//! with a table at the end that compares what the clients counted with what Envoy counted.
+//! `cargo xtask demo`: limits, a circuit breaker, a trace and a gray release at work on real Envoys, told
+//! scene by scene, with a table at the end that compares what the clients counted with what Envoy counted.
 
 mod breaker;
+mod color;
 mod keep;
 mod policy_file;
 mod scenes;
@@ -23,8 +24,9 @@ cargo xtask demo [--keep]
 Starts an Envoy with two workers and the rate limiter in front of two small upstreams, sends real
 traffic, edits the policy live and tries a bad edit; then another with the circuit breaker, whose
 upstream fails and heals; then four Envoys in a chain, whose applications forget to forward their
-trace. Prints a table: what the clients counted, what Envoy counted, and what it
-had to be. Takes about 40 s.
+trace; then a gray release, which grows, passes a service that has no gray version, and is cut off when
+it fails. Prints a table: what the clients counted, what Envoy counted, and what it had to be. Takes
+about 40 s.
 
 Options:
   --keep   leave it running afterwards, put each edit of the policy file live, end on Ctrl-C
@@ -92,6 +94,7 @@ fn run(keep: bool) -> bool {
     scenes::whole_run(&stage, &mut table);
     breaker::play(&mut table);
     trace::play(&mut table);
+    color::play(&mut table);
     println!("\n{table}");
     let held = table.report(started.elapsed());
     if keep {
