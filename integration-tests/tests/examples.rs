@@ -350,7 +350,11 @@ fn blue_green_changes_with_one_edit() {
     let search = preview.clone().host("search.shop.svc");
     let answer = shop.envoy.client("in").send(&search);
     assert_eq!(answer.json()["upstream"], "blue");
-    assert_eq!(answer.echoed("baggage").as_deref(), Some("x-color=green"));
+    let baggage = answer.echoed("baggage").expect("what it remembers");
+    assert_eq!(baggage, "x-color=green");
+    // As its call comes to the next hop.
+    let next = by(&[("x-weir-color", "blue"), ("baggage", &baggage)]);
+    assert_eq!(shop.version(&next), "green");
     let green = text("blue-green").replace("default: blue", "default: green");
     shop.envoy.put_policy(&green).accepted();
     assert_eq!(shop.version(&plain), "green");

@@ -3,11 +3,12 @@
 use crate::rig::{Rig, policy, with};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use weir_engine::color::hash::bucket;
 use weir_integration_tests::wait::sleep_until;
 use weir_integration_tests::{Load, Request, Script};
 
 const RULE: &str = "{id: beta, shares: [{color: gray, weight: 5000}], key: [{header: x-user}], \
-                    guard: {error_delta_points: 5, slow_share_delta_points: 20, window: 2s";
+                    on_missing_key: STICKY_COOKIE, guard: {error_delta_points: 5, slow_share_delta_points: 20, window: 2s";
 
 fn text(more: &str) -> String {
     format!("rules: [{RULE}{more}}}]")
@@ -66,16 +67,24 @@ fn a_failing_color_is_off_within_two_windows() {
     assert!(took.iter().any(|took| *took <= Duration::from_secs(4)), "{took:?}");
 }
 
+/// 20 000 requests, both at 1 % errors and then both at 5 %.
 #[test]
 fn a_healthy_color_is_left_alone() {
     let rig = Rig::start(2, &policy("", &text("}")));
-    rig.scripted["base"].play(flaky(5));
-    rig.scripted["gray"].play(flaky(5));
-    let report = load(&rig, 15).run();
+    let mut requests = 0;
+    for percent in [1, 5] {
+        rig.scripted["base"].play(flaky(percent));
+        rig.scripted["gray"].play(flaky(percent));
+        requests += load(&rig, 10).rate(1000).run().total();
+    }
     let trips = rig.metric(&["guard_trips_total"]);
-    println!("{} requests, both at 5 % errors: {trips} trips", report.total());
-    assert_eq!(trips, 0);
-    assert!(rig.scripted["gray"].seen() > 1000);
+    let gray = rig.scripted["gray"].seen();
+    println!(
+        "{requests} requests, {gray} of them gray, alike at 1 % and 5 % errors: {trips} trips"
+    );
+    assert_eq!((requests, trips), (20_000, 0));
+    assert!(gray > 9000, "{gray}");
+    rig.envoy.assert_healthy();
 }
 
 #[test]
@@ -92,6 +101,11 @@ fn tripped_it_overrides_cookies_and_colors_until_it_is_reset() {
         assert_eq!(color(&[("x-weir-color", "gray")]), "base");
     }
     assert!((0..100).all(|n: u32| color(&[("x-user", &n.to_string())]) == "base"));
+    let key = (0_u128..).map(|n| format!("{n:032x}"));
+    let gray_key = key.into_iter().find(|key| bucket("beta", key.as_bytes()) < 5000).unwrap();
+    let cookie = format!("weir-sticky={gray_key}");
+    (0..8).for_each(|_| assert_eq!(color(&[("cookie", &cookie)]), "base"));
+    rig.await_metric(&["guard_tripped", "rule=.=beta"], 1);
     // Another edit changes nothing; `keep_trusted` believes the color that came.
     rig.edit("", &text(", keep_trusted: true}"));
     assert_eq!(color(&[("x-weir-color", "gray")]), "gray");
@@ -99,4 +113,6 @@ fn tripped_it_overrides_cookies_and_colors_until_it_is_reset() {
     rig.edit("", &text(", reset: again}"));
     let gray = (0..100).filter(|n: &u32| color(&[("x-user", &n.to_string())]) == "gray").count();
     assert!((30..70).contains(&gray), "{gray}");
+    assert_eq!(color(&[("cookie", &cookie)]), "gray");
+    rig.envoy.assert_healthy();
 }

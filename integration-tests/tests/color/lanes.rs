@@ -1,7 +1,9 @@
 //! Lanes: a service without instances of the color.
 
-use crate::rig::{Rig, with};
+use crate::rig::{Rig, color_of, policy, with};
 use weir_integration_tests::http::grpc;
+use weir_integration_tests::wait::DEADLINE;
+use weir_integration_tests::{Cluster, Envoy, Filter, Listener, Route, paths, wait_until};
 
 const LANES: &str = "lanes: [{match: {authority: {exact: orders.test}}, colors: [base, blue]}]";
 
@@ -37,9 +39,47 @@ fn permissive_goes_to_the_base_and_keeps_the_color() {
     assert_eq!(first.echoed("x-weir-color").as_deref(), Some("base"));
     let baggage = first.echoed("baggage").unwrap();
     assert_eq!(baggage, "x-color=gray");
+    // By default the header wins, and the request would stay where it fell.
+    assert_eq!(rig.color(&[("x-weir-color", "base"), ("baggage", &baggage)]), "base");
     // The next hop goes by what baggage says, where the policy lets it win.
     rig.edit("", &format!("carry: {{in: [HEADER, BAGGAGE], winner: BAGGAGE}}, lanes: {{{LANES}}}"));
     let next = rig.color(&[("x-weir-color", "base"), ("baggage", &baggage)]);
     assert_eq!(next, "gray", "back in its lane");
     rig.await_metric(&["lanes_total", "outcome=.=fallback"], 1);
+}
+
+/// Two proxies in a row: the first service has no gray instances, the second has.
+#[test]
+fn the_next_hop_is_back_in_its_lane() {
+    let carry = "carry: {in: [HEADER, BAGGAGE], winner: BAGGAGE}";
+    let next = Rig::section(carry);
+    let lanes = "lanes: {lanes: [{match: {path: {prefix: /}}, colors: [base, blue]}]}";
+    let mut builder = Envoy::builder()
+        .module(paths::module("traffic_color"))
+        .policy(&policy("", &format!("{carry}, {lanes}")))
+        .cluster(Cluster::h1("h1", next.envoy.address("in")))
+        .cluster(Cluster::h2("h2", next.envoy.address("grpc")));
+    for name in ["h1", "h2"] {
+        let listener = Listener::outbound(name).filter(Filter::weir());
+        builder = builder.listener(
+            listener
+                .route(Route::direct("/", 500).when_header("x-weir-color", "gray"))
+                .route(Route::prefix("/", name)),
+        );
+    }
+    let first = builder.start();
+    for (color, version) in [("gray", "gray"), ("blue", "blue"), ("base", "base"), ("pink", "base")]
+    {
+        let request = with(&[("x-weir-color", color), (":path", "/http")]);
+        assert_eq!(color_of(&first.client("h1").send(&request)), version, "{color}");
+        let path = format!("/shop.Orders/{color}");
+        let reply = grpc::call(&mut first.h2("h2"), &path, &[("x-weir-color", color)]);
+        assert_eq!(reply.status, Some(0));
+        assert_eq!(next.versions[version].count(&path), 1, "{color}");
+    }
+    wait_until("both fallbacks are counted", DEADLINE, || {
+        first.metric_with(&["lanes_total", "outcome=.=fallback"]) == 2
+    });
+    first.assert_healthy();
+    next.envoy.assert_healthy();
 }

@@ -2,7 +2,9 @@
 
 use crate::rig::{Rig, color_of, with};
 use serde_json::json;
-use weir_integration_tests::{Request, jwt};
+use weir_integration_tests::http::grpc;
+use weir_integration_tests::wait::DEADLINE;
+use weir_integration_tests::{Request, jwt, wait_until};
 
 fn table(rig: &Rig, rows: &[(&[(&str, &str)], &str)]) {
     for (headers, color) in rows {
@@ -125,4 +127,81 @@ fn the_access_log_and_the_response_say_so() {
     assert!(rig.await_access("/said").ends_with("color=gray rule=staff"));
     let response = rig.send("in", &with(&[(":path", "/other")]));
     assert_eq!(response.header("x-color").as_deref(), Some("base"));
+}
+
+#[test]
+fn order_default_and_modes() {
+    let rule = |id: &str, more: &str| {
+        format!("{{id: {id}, match: {{headers: {{x-{id}: {{present: true}}}}}}, {more}}}")
+    };
+    let rules = |first: &str, second: &str| format!("default: blue, rules: [{first}, {second}]");
+    let (a, b) = (rule("a", "color: gray"), rule("b", "color: base"));
+    let rig = Rig::section(&rules(&a, &b));
+    let both = [("x-a", ""), ("x-b", "")];
+    table(&rig, &[(&[], "blue"), (&both[..1], "gray"), (&both[1..], "base"), (&both, "gray")]);
+    rig.edit("", &rules(&b, &a));
+    table(&rig, &[(&both, "base")]);
+    // SHADOW counts what it would give, OFF does not even that.
+    let shadow = rule("a", "mode: SHADOW, color: gray");
+    let off = rule("b", "mode: 'OFF', color: base");
+    let by_rule = |id: &str| rig.metric(&["requests_total", &format!("rule=.={id};")]);
+    wait_until("what was enforced is counted", DEADLINE, || (by_rule("a"), by_rule("b")) == (2, 2));
+    rig.edit("", &rules(&shadow, &off));
+    table(&rig, &[(&both, "blue"), (&both, "blue")]);
+    wait_until("the shadow is counted", DEADLINE, || by_rule("a") == 4);
+    assert_eq!(by_rule("b"), 2);
+    rig.envoy.assert_healthy();
+}
+
+#[test]
+fn grpc_calls_by_service_and_method() {
+    let rig = Rig::section(
+        "rules: [{id: get, match: {grpc: {service: shop.Orders, method: Get}}, color: gray}, \
+         {id: orders, match: {grpc: {service: shop.Orders}}, color: blue}]",
+    );
+    let mut connection = rig.h2();
+    for (path, version) in
+        [("/shop.Orders/Get", "gray"), ("/shop.Orders/List", "blue"), ("/shop.Carts/Get", "base")]
+    {
+        assert_eq!(grpc::call(&mut connection, path, &[]).status, Some(0));
+        assert_eq!(rig.versions[version].count(path), 1, "{path}");
+    }
+    // What is no gRPC call is none, whatever its path.
+    assert_eq!(rig.color(&[(":path", "/shop.Orders/Get")]), "base");
+    rig.envoy.assert_healthy();
+}
+
+/// Bounds from both sides, equality, and what is no number.
+#[test]
+fn numbers() {
+    let rule = |id: &str, number: &str, color: &str| {
+        format!(
+            "{{id: {id}, match: {{headers: {{x-n: {{number: {{{number}}}}}}}}}, color: {color}}}"
+        )
+    };
+    let rules = [
+        rule("range", "ge: 10, lt: 20", "gray"),
+        rule("one", "eq: 30", "blue"),
+        rule("low", "le: -1.5", "gray"),
+    ];
+    let rig = Rig::section(&format!("rules: [{}]", rules.join(", ")));
+    for (number, color) in [
+        ("10", "gray"),
+        ("19.999", "gray"),
+        ("20", "base"),
+        ("9", "base"),
+        ("30", "blue"),
+        ("30.0", "blue"),
+        ("30.5", "base"),
+        ("-1.5", "gray"),
+        ("-1", "base"),
+        ("NaN", "base"),
+        ("inf", "base"),
+        ("0x10", "base"),
+        ("10 20", "base"),
+        ("\u{661}\u{662}", "base"),
+    ] {
+        assert_eq!(rig.color(&[("x-n", number)]), color, "{number}");
+    }
+    rig.envoy.assert_healthy();
 }

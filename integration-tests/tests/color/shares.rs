@@ -194,3 +194,120 @@ fn the_cookie_holds_a_key() {
     assert!(cleared.starts_with("weir-sticky=; Max-Age=0; Path=/"), "{cleared}");
     rig.envoy.assert_healthy();
 }
+
+/// The unsalted form, as the vectors have it: percent, above and below the remainder of each key.
+#[test]
+fn the_published_vectors_of_the_classic_hash() {
+    let text = include_str!("../../vectors/sticky-hash.json");
+    let vectors: serde_json::Value = serde_json::from_str(text).unwrap();
+    let rig = Rig::section("default: base");
+    let mut client = rig.envoy.client("in");
+    let mut tried = 0;
+    for case in vectors["cases"].as_array().unwrap() {
+        let key = hex(case["key_hex"].as_str().unwrap());
+        if key.is_empty() || key.trim_ascii() != key || key.iter().any(|b| *b < 0x20 || *b == 0x7f)
+        {
+            continue;
+        }
+        tried += 1;
+        let percent = case["fnv1a32_mod100_of_key"].as_u64().unwrap() as u32;
+        for (weight, color) in [(percent + 1, "gray"), (percent, "base")] {
+            if weight == 0 {
+                continue;
+            }
+            let rule = share("any", weight * 100).replace("key:", "hash: FNV1A32_MOD100, key:");
+            rig.edit("", &rule);
+            assert_eq!(color_of_user(&mut client, &key), color, "{case} at {weight} %");
+        }
+    }
+    assert!(tried >= 12, "{tried}");
+}
+
+/// The salt is the rule's id: who is in one rule's half says nothing about another's.
+#[test]
+fn cohorts_of_two_rules_are_independent() {
+    let rule = |id: &str| {
+        format!(
+            "{{id: {id}, match: {{path: {{exact: /{id}}}}}, shares: [{{color: gray, weight: 5000}}], \
+             key: [{{header: x-user}}]}}"
+        )
+    };
+    let rig = Rig::section(&format!("rules: [{}, {}]", rule("one"), rule("two")));
+    let mut client = rig.envoy.client("in");
+    // By whether a user is gray in one and in two.
+    let mut cells = [[0_f64; 2]; 2];
+    for user in 0..2000 {
+        let user = user.to_string();
+        let [one, two] = ["/one", "/two"].map(|path| {
+            let answer = client.send(&Request::get(path).header("x-user", &user));
+            usize::from(color_of(&answer) == "gray")
+        });
+        cells[one][two] += 1.0;
+    }
+    let [[neither, two], [one, both]] = cells;
+    let margins = (one + both) * (two + both) * (neither + two) * (neither + one);
+    let phi = (both * neither - one * two) / margins.sqrt();
+    println!("two rules over 2000 users: phi {phi:.3}");
+    // Chance alone stays below three standard deviations of 1 / sqrt(2000).
+    assert!(phi.abs() < 0.067, "{phi}");
+}
+
+#[test]
+fn the_cookie_has_the_policys_attributes() {
+    let sticky = share("beta", 5000).replace("key:", "on_missing_key: STICKY_COOKIE, key:");
+    let rig = Rig::section(&sticky);
+    for (fields, name, attributes) in [
+        (
+            "name: k, path: /shop, max_age: 60s",
+            "k",
+            "Max-Age=60; Path=/shop; SameSite=Lax; Secure; HttpOnly",
+        ),
+        (
+            "same_site: STRICT, secure: false",
+            "weir-sticky",
+            "Max-Age=2592000; Path=/; SameSite=Strict; HttpOnly",
+        ),
+        (
+            "same_site: NONE, http_only: false, partitioned: true",
+            "weir-sticky",
+            "Max-Age=2592000; Path=/; SameSite=None; Secure; Partitioned",
+        ),
+    ] {
+        rig.edit("", &format!("{sticky}, sticky_cookie: {{{fields}}}"));
+        let cookie = rig.send("in", &Request::get("/")).header("set-cookie").expect("a key");
+        let (pair, rest) = cookie.split_once("; ").expect("attributes");
+        let (given, key) = pair.split_once('=').expect("a value");
+        assert_eq!((given, rest), (name, attributes));
+        assert!(key.len() == 32 && key.bytes().all(|b| b.is_ascii_hexdigit()), "{key}");
+    }
+    rig.envoy.assert_healthy();
+}
+
+/// A cookie is a key or it is nothing: what names a color, or has another form, gets a fresh key.
+#[test]
+fn a_forged_cookie_gets_nowhere() {
+    let none = share("beta", 1).replace("key:", "on_missing_key: STICKY_COOKIE, key:");
+    let rig = Rig::section(&none);
+    let is_chosen = |key: &str| bucket("beta", key.as_bytes()) < 1;
+    for value in
+        ["gray", "", "0", &"F".repeat(32), &"0".repeat(31), &"0".repeat(33), "\"gray\"", "gray%00"]
+    {
+        let answer = rig.send("in", &with(&[("cookie", &format!("weir-sticky={value}"))]));
+        let cookie =
+            answer.header("set-cookie").unwrap_or_else(|| panic!("{value:?}: a fresh key"));
+        let key = cookie.split(['=', ';']).nth(1).expect("a value");
+        let color = if is_chosen(key) { "gray" } else { "base" };
+        assert_eq!(color_of(&answer), color, "{value:?}");
+    }
+    // Of several the first of our form counts; one key, one color.
+    let (other, key) = ("1".repeat(32), "2".repeat(32));
+    let cookies = format!("weir-sticky=gray; weir-sticky={key}; weir-sticky={other}");
+    let answer = rig.send("in", &with(&[("cookie", &cookies)]));
+    assert_eq!(answer.header("set-cookie"), None);
+    assert_eq!(color_of(&answer) == "gray", is_chosen(&key));
+    // The key is hashed and not forwarded as a color, whatever color came beside it.
+    let answer =
+        rig.send("in", &with(&[("cookie", "x-weir-color=gray; x-color=gray; color=gray")]));
+    assert_eq!(color_of(&answer), "base");
+    rig.envoy.assert_healthy();
+}

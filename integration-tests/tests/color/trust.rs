@@ -1,6 +1,6 @@
 //! Attempts of clients to color themselves, each of which comes to nothing.
 
-use crate::rig::{Rig, color_of, policy, with};
+use crate::rig::{COLORS, Rig, color_of, policy, with};
 use weir_integration_tests::{Request, Response};
 
 const POLICY: &str = "carry: {in: [HEADER, BAGGAGE]}, \
@@ -273,5 +273,25 @@ fn an_id_of_the_proxys_own_brings_the_color() {
     let id = into.echoed("x-request-id").expect("an id was made");
     assert_eq!(color_of(&rig.send("out", &with(&[("x-request-id", &id)]))), "gray");
     assert_eq!(color_of(&rig.send("out", &with(&[("x-request-id", "another")]))), "base");
+    rig.envoy.assert_healthy();
+}
+
+/// The same lines inside the mesh, where everybody is believed: a color of the closed set or none, and
+/// nobody's request is lost for them.
+#[test]
+fn inside_the_mesh_hostile_lines_break_nothing() {
+    let rig = Rig::start(1, &policy("", POLICY));
+    for (case, request) in attacks() {
+        let Ok(response) = rig.envoy.h1("in").send(&request) else { panic!("{case}: no answer") };
+        if response.status == 200 {
+            // Panics where the version is another than the color.
+            let color = color_of(&response);
+            assert!(COLORS.contains(&color.as_str()), "{case}: {color}");
+        } else {
+            assert!([400, 401, 431].contains(&response.status), "{case}: {}", response.status);
+        }
+    }
+    let metrics = rig.envoy.weir_metrics();
+    assert!(metrics.keys().all(|name| !name.contains("admin")), "no client names a metric");
     rig.envoy.assert_healthy();
 }
