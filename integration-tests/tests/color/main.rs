@@ -1,5 +1,6 @@
 //! Traffic coloring on real Envoys.
 
+mod cookies;
 mod groups;
 mod guard;
 mod journey;
