@@ -269,8 +269,15 @@ impl<'t> Desk<'t> {
         }
 
         // What travels with it.
-        let members =
-            baggage.apply(request, is_ours, recalled.baggage(), ports, &mut effects.headers);
+        let mut note = None;
+        let members = baggage.apply(
+            request,
+            is_ours,
+            recalled.baggage(),
+            &mut note,
+            ports,
+            &mut effects.headers,
+        );
         recalled.carry(headers, &mut effects.headers);
         let left = match deadline {
             Some(deadline) => {
@@ -297,8 +304,9 @@ impl<'t> Desk<'t> {
                 deadline: until,
                 is_trusted,
             };
-            let minted = restoring.record(&goes_on, request, worker, counts, ports);
+            let minted = restoring.record(&goes_on, &mut note, request, worker, counts, ports);
             effects.headers.extend(minted);
+            effects.note = note.filter(|note| note.matters(common.is_edge));
         }
 
         let is_grpc = request.is_grpc();
