@@ -140,7 +140,7 @@ impl<F: Filter> Vm<F> {
         let headers = abi::header_map(MapType::HttpRequestHeaders);
         let (effects, stream) = root.filter.on_request(&mut self.worker, &headers, &mut self.ports);
         if let Some(state) = &effects.state {
-            abi::set_property(&format!("weir.{}", F::NAME), state.as_bytes());
+            self.ports.set_state(F::NAME, state);
         }
         if let Some(note) = &effects.note {
             abi::set_property(NOTE, &note.write());

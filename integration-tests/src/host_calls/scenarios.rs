@@ -217,7 +217,7 @@ pub fn measure(scenario: &Scenario) -> Figures {
 impl Scenario {
     fn file(&self) -> PathBuf {
         match self.module {
-            Some(module) => paths::module(module),
+            Some(module) => paths::single(module),
             None => paths::built("noop_sdk.wasm"),
         }
     }

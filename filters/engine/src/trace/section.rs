@@ -59,7 +59,9 @@ impl Tracer {
     /// `plugin` is the name under which Envoy runs the filter.
     pub fn compile(policy: &Policy, plugin: &str) -> Result<Tracer, FieldError> {
         let common = Common::compile(policy, plugin)?;
-        let section = policy.trace_context()?;
+        let section = policy.trace()?;
+        let is_absent = section.is_none();
+        let section = section.unwrap_or_default();
         let path = "policy.trace_context";
         let at = |field: &str| format!("{path}.{field}");
         if section.trusted.len() > MAX_TRUSTED {
@@ -83,7 +85,12 @@ impl Tracer {
             return Err(FieldError::at(at("spans"), remedy));
         }
         Ok(Tracer {
-            mode: effective_mode(&[common.mode, section.mode()]),
+            // A section that says nothing asks for all defaults; none at all asks for nothing.
+            mode: if is_absent {
+                mode::Value::Off
+            } else {
+                effective_mode(&[common.mode, section.mode()])
+            },
             trusted: trusted.collect::<Result<_, _>>()?,
             propagation,
             baggage: BaggageRules::compile(&baggage, &common.color_header, &at("baggage"))?,
