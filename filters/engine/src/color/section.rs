@@ -239,11 +239,8 @@ impl Painter {
         if choice.rule.is_none() {
             add(self.counts.others.get(color), 1);
         }
-        effects.state = match choice.rule {
-            Some(rule) => Some(format!("color={name} rule={}", rule.id)),
-            None if came == Some(color) && color != 0 => Some(format!("color={name} carried")),
-            None => None,
-        };
+        // Of a color that came along the request's header tells.
+        effects.state = choice.rule.map(|rule| format!("color={name} rule={}", rule.id));
 
         // On this hop the color may have nobody to go to.
         let lane = self
