@@ -74,6 +74,11 @@ pub fn run(filter: Option<&str>, lint: bool) -> Result<()> {
     // What holds for the filters one by one has to hold for all in one.
     ran += tests(&format!("what filters do, {ON_THE_SUITE}"), &OF_FILTERS, threads)?;
     ran += tests(&format!("rates, {ON_THE_SUITE}"), &[ALONE], 1)?;
+    if filter.is_none() {
+        let mut soak = cargo();
+        soak.args(["run", "--quiet", "-p", REAL_ENVOY, "--bin", "soak", "--", "--minutes", "2"]);
+        step("two minutes of everything at once", &mut soak)?;
+    }
     if let (0, Some(name)) = (ran, filter) {
         bail!("no test has `{name}` in its name");
     }
