@@ -339,10 +339,10 @@ fn plain(random: &mut Random) -> Request {
     let user = if random.below(4) == 0 { 7 } else { random.below(5000) };
     let mut request = Request::get(["/orders", "/extra", "/cart?q=1"][random.below(3)])
         .header("x-user", format!("user-{user}"))
-        .header("x-request-id", format!("{:032x}", random.next()));
+        .header("x-request-id", format!("{:032x}", random.number()));
     if random.below(2) == 0 {
         let trace =
-            format!("00-{:016x}{:016x}-{:016x}-01", random.next(), random.next(), random.next());
+            format!("00-{:016x}{:016x}-{:016x}-01", random.number(), random.number(), random.number());
         request = request.header("traceparent", trace).header("baggage", "tenant=1,x-color=gray");
     }
     match random.below(10) {
