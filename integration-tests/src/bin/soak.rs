@@ -341,8 +341,12 @@ fn plain(random: &mut Random) -> Request {
         .header("x-user", format!("user-{user}"))
         .header("x-request-id", format!("{:032x}", random.number()));
     if random.below(2) == 0 {
-        let trace =
-            format!("00-{:016x}{:016x}-{:016x}-01", random.number(), random.number(), random.number());
+        let trace = format!(
+            "00-{:016x}{:016x}-{:016x}-01",
+            random.number(),
+            random.number(),
+            random.number()
+        );
         request = request.header("traceparent", trace).header("baggage", "tenant=1,x-color=gray");
     }
     match random.below(10) {
