@@ -10,7 +10,7 @@ use weir_integration_tests::{
     wait_until,
 };
 
-const TRIED_HERE: [&str; 14] = [
+const TRIED_HERE: [&str; 15] = [
     "ab-groups",
     "blue-green",
     "breaker",
@@ -20,6 +20,7 @@ const TRIED_HERE: [&str; 14] = [
     "gray-staff",
     "grpc",
     "per-user",
+    "plans",
     "service",
     "shadow-first",
     "trace",
@@ -66,6 +67,24 @@ fn every_example_is_tried() {
 fn demo() {
     let envoy = start(THE_DEMO);
     assert_eq!(statuses(&envoy, &Request::get("/shop"), 2), [200; 2]);
+    envoy.assert_healthy();
+}
+
+#[test]
+fn plans_differ_by_customer() {
+    let envoy = start("plans");
+    let admitted = |customer: &str| {
+        let request = Request::get("/api/x").header("x-customer", customer);
+        statuses(&envoy, &request, 50).into_iter().filter(|status| *status == 200).count()
+    };
+    // Some tokens come back meanwhile.
+    for (customer, least, most) in
+        [("carl", 10, 12), ("acme", 50, 50), ("trial-7", 3, 4), ("billing", 50, 50)]
+    {
+        let count = admitted(customer);
+        assert!((least..=most).contains(&count), "{customer}: {count}");
+    }
+    assert_eq!(statuses(&envoy, &Request::get("/api/x"), 1), [400]);
     envoy.assert_healthy();
 }
 

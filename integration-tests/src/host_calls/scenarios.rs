@@ -97,6 +97,11 @@ fn limits() -> Vec<Scenario> {
         case("keyed by header, 1000/s", 1000, format!("{{id: r, {by_user}, {usual}}}")),
         case("keyed by header, 10/s", 10, format!("{{id: r, {by_user}, {usual}}}")),
         case(
+            "keyed, 10 000 overrides, 20 000/s",
+            20_000,
+            format!("{{id: r, {by_user}, {busy}, overrides: [{}]}}", overrides()),
+        ),
+        case(
             "keyed by source address, 20 000/s",
             20_000,
             format!("{{id: r, key: [{{source_address: {{}}}}], {busy}}}"),
@@ -168,6 +173,13 @@ fn traces() -> Vec<Scenario> {
         case("trace, spans", 2, OUTBOUND, "trace_context: {spans: {cluster: c, service_name: s}}"),
         case("trace, all on", 5, INBOUND, &format!("trace_context: {{{all_on}}}, {restore}")),
     ]
+}
+
+/// 10 000 overrides, the last of which means the request.
+fn overrides() -> String {
+    let user = |n| if n == 9999 { 4711 } else { n + 10_000 };
+    let one = |n| format!("{{exact: [user-{}], max_tokens: 20000}}", user(n));
+    (0..10_000).map(one).collect::<Vec<_>>().join(", ")
 }
 
 /// 10 000 rules, the last of which means the request.

@@ -14,6 +14,7 @@ mod metrics;
 mod modes;
 mod normal_forms;
 mod opt_out;
+mod overrides;
 mod peers;
 mod quota_headers;
 mod refusal;

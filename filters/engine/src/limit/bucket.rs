@@ -2,9 +2,9 @@
 
 use std::rc::Rc;
 
-use super::gcra::{Bucket, Rate, lease_end};
+use super::gcra::{Rate, lease_end};
 use super::lease::{Lease, LeaseTable};
-use super::slots::{Set, Taken};
+use super::slots::{Now, Set, Slot, Taken};
 use super::table::Before;
 use crate::core::key::{Fingerprint, set_key};
 use crate::core::ports::{BLIND, Nanos, SetError, SharedStore};
@@ -43,8 +43,9 @@ pub struct Buckets<'a> {
     /// The start of the keys of the rule's sets.
     pub rule: &'a Rc<[u8]>,
     pub sets: u32,
+    /// Of the keys that no override means.
     pub rate: Rate,
-    /// When the rate came into force.
+    /// When the rates came into force.
     pub since: Nanos,
     /// The table before an edit of its size.
     pub before: Option<Before>,
@@ -52,7 +53,19 @@ pub struct Buckets<'a> {
     pub workers: u32,
 }
 
+/// What a request wants of its bucket.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask {
+    pub fingerprint: Fingerprint,
+    /// The rule's, or that of an override.
+    pub rate: Rate,
+}
+
 impl Buckets<'_> {
+    fn to(&self, rate: Rate, now: Nanos) -> Now {
+        Now { rate, since: self.since, now }
+    }
+
     fn place(&self, fingerprint: Fingerprint) -> u32 {
         place(fingerprint, self.sets)
     }
@@ -64,16 +77,14 @@ impl Buckets<'_> {
     }
 
     /// The bucket of a key that is new to its set, as it was in the table before.
-    fn moved(
-        &self,
-        fingerprint: Fingerprint,
-        now: Nanos,
-        store: &mut impl SharedStore,
-    ) -> Option<Bucket> {
-        let (bytes, _) = store.get(&self.place_before(fingerprint, now)?)?;
+    fn moved(&self, ask: Ask, now: Nanos, store: &mut impl SharedStore) -> Option<Slot> {
+        let (bytes, _) = store.get(&self.place_before(ask.fingerprint, now)?)?;
         let mut set = Set::read(&bytes)?;
-        set.rescale(self.rate, self.since, now);
-        set.known(fingerprint, now).map(|slot| slot.bucket)
+        set.rescale(self.to(self.rate, now));
+        set.slots
+            .iter()
+            .any(|slot| slot.fingerprint == ask.fingerprint)
+            .then(|| set.take(ask.fingerprint, self.to(ask.rate, now)).slot)
     }
 
     /// Found there again after another edit, the bucket would be out of date.
@@ -84,9 +95,9 @@ impl Buckets<'_> {
     }
 
     /// The most that one worker may hold beside the token it spends at once.
-    fn most_leased(&self) -> u64 {
+    fn most_leased(&self, rate: Rate) -> u64 {
         let divisor = LEASE_DIVISOR.saturating_mul(self.workers.into());
-        self.rate.max.checked_div(divisor).unwrap_or(0)
+        rate.max.checked_div(divisor).unwrap_or(0)
     }
 
     /// Makes the set of a rule that has one alone.
@@ -97,38 +108,40 @@ impl Buckets<'_> {
     /// Takes one token.
     pub fn take(
         &self,
-        fingerprint: Fingerprint,
+        ask: Ask,
         now: Nanos,
         store: &mut impl SharedStore,
         leases: &mut LeaseTable,
         effort: &mut Effort,
     ) -> Take {
+        let Ask { fingerprint, rate } = ask;
         let mut lease = if self.workers > 0 { leases.find(fingerprint) } else { None };
         if let Some(lease) = lease.as_deref_mut().filter(|lease| lease.tokens > 0)
-            && lease.spend(self.rate, now)
+            && lease.spend(rate, now)
         {
             return Take::Admitted { remaining: lease.level.saturating_add(lease.tokens.into()) };
         }
         let key = set_key(self.rule, self.place(fingerprint));
         let mut bytes = Vec::new();
-        let most_leased = self.most_leased();
+        let most_leased = self.most_leased(rate);
         let wanted = lease.as_deref().map_or(0, |lease| lease.appetite_at(now));
         for _ in 0..TRIES {
             let Some((mut set, cas)) = load(&key, self.rate, store) else { return Take::Failed };
-            let is_rescaled = set.rescale(self.rate, self.since, now);
-            let Taken { mut slot, is_new, evicted, has_stepped } = set.take(fingerprint, now);
-            let moved = if is_new { self.moved(fingerprint, now, store) } else { None };
-            slot.bucket = moved.unwrap_or(slot.bucket);
+            let is_rescaled = set.rescale(self.to(self.rate, now));
+            let taken = set.take(fingerprint, self.to(rate, now));
+            let Taken { mut slot, is_new, evicted, is_changed } = taken;
+            let moved = if is_new { self.moved(ask, now, store) } else { None };
+            slot.bucket = moved.map_or(slot.bucket, |slot| slot.bucket);
             if let Some(lease) = lease.as_deref().filter(|lease| lease.granted > 0) {
                 // Whatever it has not spent comes back: its time is over, or its policy.
-                slot.bucket.release(self.rate, lease.epoch, lease.granted, lease.tokens, now);
+                slot.bucket.release(rate, lease.epoch, lease.granted, lease.tokens, now);
             }
-            let available = slot.bucket.available(self.rate, now);
+            let available = slot.bucket.available(rate, now);
             if available == 0 {
-                let wait = slot.bucket.wait(self.rate, now);
+                let wait = slot.bucket.wait(rate, now);
                 // A refusal changes nothing and is not written, but for what else has changed. When
                 // another worker was first, it wrote the same.
-                if is_rescaled || has_stepped || moved.is_some() {
+                if is_rescaled || is_changed || moved.is_some() {
                     set.put(slot);
                     set.write(&mut bytes);
                     let written = store.set(&key, &bytes, cas).is_ok();
@@ -143,7 +156,7 @@ impl Buckets<'_> {
             }
             let most = most_leased.min(available.saturating_sub(1) / LEASE_SHARE);
             let extra = u32::try_from(most).unwrap_or(u32::MAX).min(wanted);
-            slot.bucket.take(self.rate, extra);
+            slot.bucket.take(rate, extra);
             let epoch = slot.bucket.epoch;
             set.put(slot);
             set.write(&mut bytes);
@@ -162,7 +175,7 @@ impl Buckets<'_> {
             let remaining = available.saturating_sub(1);
             let held = Lease {
                 fingerprint,
-                rate: self.rate,
+                rate,
                 tokens: extra,
                 granted: extra,
                 epoch,
@@ -188,14 +201,15 @@ impl Buckets<'_> {
     /// store is contended the token is lost, which refuses one request too many and admits none.
     pub fn give_back(
         &self,
-        fingerprint: Fingerprint,
+        ask: Ask,
         now: Nanos,
         store: &mut impl SharedStore,
         leases: &mut LeaseTable,
     ) {
+        let fingerprint = ask.fingerprint;
         if self.workers > 0
             && let Some(lease) = leases.find(fingerprint)
-            && lease.rate == self.rate
+            && lease.rate == ask.rate
             && now < lease.ends
             && lease.tokens < lease.granted
         {
@@ -205,7 +219,7 @@ impl Buckets<'_> {
         let key = set_key(self.rule, self.place(fingerprint));
         update(&key, store, |set| {
             let mut slot = set.known(fingerprint, now)?;
-            slot.bucket.give_back(set.rate, now);
+            slot.bucket.give_back(slot.rate(set), now);
             set.put(slot);
             Some(())
         });
@@ -217,7 +231,7 @@ pub fn return_lease(lease: &Lease, now: Nanos, store: &mut impl SharedStore) {
     let key = set_key(&lease.rule, lease.set);
     update(&key, store, |set| {
         let mut slot = set.known(lease.fingerprint, now)?;
-        slot.bucket.release(set.rate, lease.epoch, lease.granted, lease.tokens, now);
+        slot.bucket.release(slot.rate(set), lease.epoch, lease.granted, lease.tokens, now);
         set.put(slot);
         Some(())
     });

@@ -158,6 +158,11 @@ impl Bucket {
         self.tat = now.saturating_add(scaled);
     }
 
+    /// Tokens that a settled bucket is short of, rounded up.
+    pub fn used(&self, rate: Rate, now: Nanos) -> u64 {
+        self.tat.saturating_sub(now).div_ceil(rate.per_token.max(1))
+    }
+
     /// Whether forgetting the bucket changes nothing.
     pub fn is_full(&self, now: Nanos) -> bool {
         self.tat <= now && self.leased() == 0

@@ -4,10 +4,11 @@ use weir_protos::FieldError;
 use weir_protos::v1::at_limit::QuotaHeaders;
 use weir_protos::v1::{Policy, direction, mode};
 
-use super::bucket::{Buckets, Effort, Take};
+use super::bucket::{Ask, Buckets, Effort, Take};
 use super::crew::Crew;
 use super::gcra::Rate;
 use super::metrics::{Counters, Outcome, SERIES_PER_RULE};
+use super::overrides::Terms;
 use super::reply::{draft_03, limit_item, policy_item, state_unavailable};
 use super::rule::{Rule, RuleScope};
 use super::table::resize;
@@ -18,7 +19,7 @@ use crate::core::answer::{
 use crate::core::effects::{Effects, HeaderEdit};
 use crate::core::headers::HeaderMap;
 use crate::core::index::Index;
-use crate::core::key::{Fingerprint, KeyOutcome, Secret, sticky_share};
+use crate::core::key::{KeyOutcome, Secret, sticky_share};
 use crate::core::policy::Common;
 use crate::core::ports::{Clock, Metrics, Nanos, Ports, Rng, SharedStore};
 use crate::core::reply::{LocalReply, trace_id};
@@ -102,13 +103,14 @@ pub struct Limiter {
     // Kept for their memory: the candidates and the tokens of the request in hand.
     found: Vec<u32>,
     taken: Vec<Taken>,
+    allowed: Vec<usize>,
 }
 
 /// A token taken for the request in hand.
 #[derive(Clone, Copy, Debug)]
 struct Taken {
     rule: usize,
-    fingerprint: Fingerprint,
+    ask: Ask,
     remaining: u64,
 }
 
@@ -147,6 +149,7 @@ impl Limiter {
             since: 0,
             found: Vec::new(),
             taken: Vec::new(),
+            allowed: Vec::new(),
             rules,
             index,
             common,
@@ -171,7 +174,7 @@ impl Limiter {
         self.since = ports.now();
         for rule in &mut self.rules {
             if !rule.key.is_empty() {
-                rule.before = resize(&rule.state, rule.sets, rule.rate, self.since, ports);
+                rule.before = resize(&rule.state, rule.sets, rule.fill_time(), self.since, ports);
             } else if rule.scope == RuleScope::Process {
                 buckets(rule, 1, self.since).prepare(ports);
             }
@@ -184,7 +187,19 @@ impl Limiter {
         headers: &HeaderMap,
         ports: &mut impl Ports,
     ) -> Decision {
-        let Limiter { common, rules, index, counters, crew, mark, found, taken, since, .. } = self;
+        let Limiter {
+            common,
+            rules,
+            index,
+            counters,
+            crew,
+            mark,
+            found,
+            taken,
+            allowed,
+            since,
+            ..
+        } = self;
         let mut request = Request::new(headers);
         index.candidates(&request, found);
         if found.is_empty() {
@@ -206,8 +221,9 @@ impl Limiter {
         let now = ports.now();
         crew.serve(now, ports);
         taken.clear();
-        let workers = crew.count();
-        let bench = Bench { rules, found, taken, counters, workers, since: *since, secret, now };
+        allowed.clear();
+        let (workers, since) = (crew.count(), *since);
+        let bench = Bench { rules, found, taken, allowed, counters, workers, since, secret, now };
         bench.decide(worker, &mut request, ports)
     }
 
@@ -236,6 +252,8 @@ struct Bench<'r> {
     rules: &'r [Rule],
     found: &'r [u32],
     taken: &'r mut Vec<Taken>,
+    /// Rules that let the request pass without a token.
+    allowed: &'r mut Vec<usize>,
     counters: &'r mut Counters,
     workers: u32,
     since: Nanos,
@@ -245,7 +263,7 @@ struct Bench<'r> {
 
 /// What a rule says to a request.
 enum Verdict {
-    /// A token was taken.
+    /// A token was taken, or the key needs none.
     Admit,
     /// The rule has no say, for the reason that is counted.
     Pass(Outcome),
@@ -303,8 +321,9 @@ impl<'r> Bench<'r> {
             }
         }
         decision.effects.is_charged = !self.taken.is_empty();
-        for item in &*self.taken {
-            self.counters.record(item.rule, Outcome::Admitted);
+        let admitted = self.taken.iter().map(|item| item.rule);
+        for rule in admitted.chain(self.allowed.iter().copied()) {
+            self.counters.record(rule, Outcome::Admitted);
         }
         if let Some(quota) = self.quota() {
             decision.response.get_or_insert_default().quota = Some(quota);
@@ -321,30 +340,38 @@ impl<'r> Bench<'r> {
         ports: &mut impl Ports,
     ) -> Verdict {
         let enforces = rule.mode == mode::Value::Enforce;
-        let fingerprint = match rule.key.of(request, ports, &self.secret, rule.scope_of_keys) {
+        let (key, terms) = self.key(rule, request, ports);
+        let fingerprint = match key {
             KeyOutcome::Found(fingerprint) => fingerprint,
             KeyOutcome::Skip => return Verdict::Pass(Outcome::Skipped),
             KeyOutcome::Reject if enforces => return Verdict::Refuse(Refusal::MissingKey),
             KeyOutcome::Reject => return Verdict::Pass(Outcome::ShadowLimited),
         };
+        let rate = match terms {
+            Some(Terms::Unlimited) => {
+                self.allowed.push(place);
+                return Verdict::Admit;
+            }
+            Some(Terms::Rate(rate)) => rate,
+            None => rule.rate,
+        };
+        let ask = Ask { fingerprint, rate: rule.share_of(rate, self.workers) };
         let (buckets, leases, now) = (self.buckets(rule), &mut worker.leases, self.now);
         let mut effort = Effort::default();
         let take = match rule.scope {
-            RuleScope::Process => buckets.take(fingerprint, now, ports, leases, &mut effort),
-            RuleScope::Worker(_) => {
-                buckets.take(fingerprint, now, &mut worker.local, leases, &mut effort)
-            }
+            RuleScope::Process => buckets.take(ask, now, ports, leases, &mut effort),
+            RuleScope::Worker(_) => buckets.take(ask, now, &mut worker.local, leases, &mut effort),
         };
         self.counters.effort(place, effort.contention, effort.evictions);
         match take {
             Take::Admitted { remaining } => {
-                self.taken.push(Taken { rule: place, fingerprint, remaining });
+                self.taken.push(Taken { rule: place, ask, remaining });
                 Verdict::Admit
             }
             Take::Refused { wait } => {
                 let share = if rule.key.is_empty() { ports.random() } else { fingerprint };
                 if enforces && sticky_share(share) < rule.enforced {
-                    Verdict::Refuse(Refusal::Limit { wait, rate: buckets.rate })
+                    Verdict::Refuse(Refusal::Limit { wait, rate: ask.rate })
                 } else {
                     Verdict::Pass(Outcome::ShadowLimited)
                 }
@@ -354,6 +381,26 @@ impl<'r> Bench<'r> {
             }
             Take::Failed => Verdict::Pass(Outcome::ErrorAllowed),
         }
+    }
+
+    /// The key of the request, and what an override says of it.
+    fn key(
+        &self,
+        rule: &'r Rule,
+        request: &mut Request<'r>,
+        ports: &mut impl Ports,
+    ) -> (KeyOutcome, Option<Terms>) {
+        let (secret, scope) = (&self.secret, rule.scope_of_keys);
+        let Some(overrides) = &rule.overrides else {
+            return (rule.key.of(request, ports, secret, scope), None);
+        };
+        let mut terms = None;
+        let key = rule.key.of_shown(request, ports, secret, scope, |part, value| {
+            if part == overrides.part() {
+                terms = overrides.find(value);
+            }
+        });
+        (key, terms)
     }
 
     fn buckets(&self, rule: &'r Rule) -> Buckets<'r> {
@@ -366,9 +413,9 @@ impl<'r> Bench<'r> {
             let Some(rule) = self.rules.get(item.rule) else { continue };
             let (buckets, leases) = (self.buckets(rule), &mut worker.leases);
             match rule.scope {
-                RuleScope::Process => buckets.give_back(item.fingerprint, self.now, store, leases),
+                RuleScope::Process => buckets.give_back(item.ask, self.now, store, leases),
                 RuleScope::Worker(_) => {
-                    buckets.give_back(item.fingerprint, self.now, &mut worker.local, leases);
+                    buckets.give_back(item.ask, self.now, &mut worker.local, leases);
                 }
             }
         }
@@ -382,7 +429,7 @@ impl<'r> Bench<'r> {
             if rule.at_limit.quota_headers != QuotaHeaders::Always {
                 continue;
             }
-            let rate = rule.rate_for(self.workers);
+            let rate = item.ask.rate;
             let used = rate.max.saturating_sub(item.remaining);
             let reset = seconds(rate.per_token.saturating_mul(used));
             let policy = policy_item(&rule.id, rate);
@@ -422,7 +469,7 @@ fn buckets(rule: &Rule, workers: u32, since: Nanos) -> Buckets<'_> {
         RuleScope::Process => workers.max(1),
         RuleScope::Worker(_) => 0,
     };
-    let (state, rate) = (&rule.state, rule.rate_for(workers));
+    let (state, rate) = (&rule.state, rule.share_of(rule.rate, workers));
     Buckets { rule: state, sets: rule.sets, rate, since, before: rule.before, workers: shared_by }
 }
 

@@ -3,11 +3,12 @@
 use std::ops::RangeInclusive;
 use std::rc::Rc;
 
-use weir_protos::FieldError;
 use weir_protos::v1::rate_limit_rule::{Calendar, OnError, OnMatch, Scope};
 use weir_protos::v1::{RateLimitRule, mode};
+use weir_protos::{Duration, FieldError};
 
 use super::gcra::Rate;
+use super::overrides::Overrides;
 use super::reply::AtLimit;
 use super::table::Before;
 use crate::core::checks::{self, Seconds};
@@ -43,6 +44,7 @@ pub struct Rule {
     pub stops: bool,
     pub key: Key,
     pub rate: Rate,
+    pub overrides: Option<Overrides>,
     pub scope: RuleScope,
     /// Sets of the rule's table; 1 for a rule without a key.
     pub sets: u32,
@@ -91,8 +93,9 @@ impl Rule {
             enforced: enforced(source, path)?,
             matcher: Matcher::compile(source.r#match.as_ref(), &format!("{path}.match"), defaults)?,
             stops: source.on_match() == OnMatch::Stop,
+            rate: rate(Fields::of(source), path)?,
+            overrides: Overrides::compile(source, &key, path)?,
             key,
-            rate: rate(source, path)?,
             scope: scope(source, path)?,
             sets,
             before: None,
@@ -105,12 +108,18 @@ impl Rule {
         Ok((rule.mode != mode::Value::Off).then_some(rule))
     }
 
-    /// The bucket's rate for one of `workers`.
-    pub fn rate_for(&self, workers: u32) -> Rate {
+    /// What of a bucket's rate is for one of `workers`.
+    pub fn share_of(&self, rate: Rate, workers: u32) -> Rate {
         match self.scope {
-            RuleScope::Process => self.rate,
-            RuleScope::Worker(given) => self.rate.split(given.unwrap_or(workers)),
+            RuleScope::Process => rate,
+            RuleScope::Worker(given) => rate.split(given.unwrap_or(workers)),
         }
+    }
+
+    /// The longest that a bucket of the rule takes to fill.
+    pub fn fill_time(&self) -> Nanos {
+        let overrides = self.overrides.as_ref().map_or(0, Overrides::fill_time);
+        self.rate.fill_time().max(overrides)
     }
 }
 
@@ -122,7 +131,6 @@ fn refuse_what_is_not_built(source: &RateLimitRule, path: &str) -> Result<(), Fi
         ("utc_offset", !source.utc_offset.is_empty()),
         ("max_concurrent", source.max_concurrent.is_some()),
         ("exclude_upgrades", source.exclude_upgrades),
-        ("overrides", !source.overrides.is_empty()),
         ("priority", source.priority.is_some()),
     ];
     for (field, is_set) in fields {
@@ -140,7 +148,26 @@ fn refuse_what_is_not_built(source: &RateLimitRule, path: &str) -> Result<(), Fi
     Ok(())
 }
 
-fn rate(source: &RateLimitRule, path: &str) -> Result<Rate, FieldError> {
+/// What makes a rate, of a rule or of an override.
+#[derive(Clone, Copy)]
+pub struct Fields<'p> {
+    pub max_tokens: Option<u64>,
+    pub tokens_per_fill: Option<u64>,
+    pub fill_interval: Option<&'p Duration>,
+}
+
+impl<'p> Fields<'p> {
+    fn of(source: &'p RateLimitRule) -> Fields<'p> {
+        let RateLimitRule { max_tokens, tokens_per_fill, fill_interval, .. } = source;
+        Fields {
+            max_tokens: *max_tokens,
+            tokens_per_fill: *tokens_per_fill,
+            fill_interval: fill_interval.as_ref(),
+        }
+    }
+}
+
+pub fn rate(source: Fields<'_>, path: &str) -> Result<Rate, FieldError> {
     let count = |field: &str, value: Option<u64>, default: Option<u64>| {
         let path = format!("{path}.{field}");
         let Some(value) = value.or(default) else {
@@ -154,7 +181,7 @@ fn rate(source: &RateLimitRule, path: &str) -> Result<Rate, FieldError> {
     let max_tokens = count("max_tokens", source.max_tokens, None)?;
     let tokens_per_fill = count("tokens_per_fill", source.tokens_per_fill, Some(1))?;
     let path = format!("{path}.fill_interval");
-    let interval = checks::duration(source.fill_interval.as_ref(), FILL_INTERVAL, &path)?;
+    let interval = checks::duration(source.fill_interval, FILL_INTERVAL, &path)?;
     let Some(nanos) = interval else {
         return Err(FieldError::at(path, r#"is missing; it must be from "0.001s" to "86400s""#));
     };
