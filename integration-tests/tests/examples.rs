@@ -89,6 +89,28 @@ fn plans_differ_by_customer() {
 }
 
 #[test]
+fn plans_charge_what_an_answer_took() {
+    let upstream = Upstream::start("service");
+    let envoy = Envoy::builder()
+        .cluster(Cluster::h1("service", upstream.address))
+        .listener(
+            Listener::inbound("in").filter(Filter::weir()).route(Route::prefix("/", "service")),
+        )
+        .policy(&text("plans"))
+        .start();
+    let dear = Request::get("/api/compute")
+        .header("x-customer", "acme")
+        .header("x-test-answer-header", "x-compute-units=1000000");
+    let mut client = envoy.client("in");
+    assert_eq!(client.send(&dear).status, 200);
+    let refused = client.send(&dear);
+    assert_eq!(refused.header("x-weir-rule").as_deref(), Some("compute"));
+    let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!(wait >= 55, "a minute's worth is owed: {wait}");
+    envoy.assert_healthy();
+}
+
+#[test]
 fn breaker_answers_for_the_method_that_fails() {
     let upstream = Scripted::start(Script::Status(500, vec![]));
     let listener =

@@ -45,16 +45,16 @@ impl Filter for RateLimit {
     }
 
     fn reads_response(plan: &ResponsePlan) -> bool {
-        plan.quota.is_some()
+        plan.reads_response()
     }
 
     fn on_response(
         plan: &mut ResponsePlan,
-        _: &mut Worker,
+        worker: &mut Worker,
         upstream: &HeaderMap,
-        _: &mut HostPorts,
+        ports: &mut HostPorts,
     ) -> Effects {
-        std::mem::take(plan).edits(upstream).into()
+        std::mem::take(plan).respond(worker, upstream, ports).into()
     }
 
     fn tick(&mut self, ports: &mut HostPorts) {

@@ -2,6 +2,7 @@
 
 mod common;
 
+mod costs;
 mod degrade;
 mod direction;
 mod exempt;

@@ -59,11 +59,22 @@ pub struct Ask {
     pub fingerprint: Fingerprint,
     /// The rule's, or that of an override.
     pub rate: Rate,
+    /// What the request costs. At least 1.
+    pub tokens: u64,
+    /// Tokens that the request must leave in the bucket.
+    pub reserve: u64,
 }
 
 impl Buckets<'_> {
     fn to(&self, rate: Rate, now: Nanos) -> Now {
         Now { rate, since: self.since, now }
+    }
+
+    /// For a request whose cost its response will tell.
+    pub fn bill(&self, ask: Ask, max_debt: Option<u64>) -> Bill {
+        let Ask { fingerprint, tokens: paid, .. } = ask;
+        let set = self.place(fingerprint);
+        Bill { rule: Rc::clone(self.rule), set, fingerprint, paid, max_debt }
     }
 
     fn place(&self, fingerprint: Fingerprint) -> u32 {
@@ -105,7 +116,7 @@ impl Buckets<'_> {
         load(&set_key(self.rule, 0), self.rate, store);
     }
 
-    /// Takes one token.
+    /// Takes what the request costs.
     pub fn take(
         &self,
         ask: Ask,
@@ -114,12 +125,13 @@ impl Buckets<'_> {
         leases: &mut LeaseTable,
         effort: &mut Effort,
     ) -> Take {
-        let Ask { fingerprint, rate } = ask;
+        let Ask { fingerprint, rate, tokens, reserve } = ask;
         let mut lease = if self.workers > 0 { leases.find(fingerprint) } else { None };
         if let Some(lease) = lease.as_deref_mut().filter(|lease| lease.tokens > 0)
-            && lease.spend(rate, now)
+            && lease.spend(ask, now)
         {
-            return Take::Admitted { remaining: lease.level.saturating_add(lease.tokens.into()) };
+            let level = lease.level.saturating_add(lease.tokens.into());
+            return Take::Admitted { remaining: level.saturating_sub(reserve) };
         }
         let key = set_key(self.rule, self.place(fingerprint));
         let mut bytes = Vec::new();
@@ -137,8 +149,9 @@ impl Buckets<'_> {
                 slot.bucket.release(rate, lease.epoch, lease.granted, lease.tokens, now);
             }
             let available = slot.bucket.available(rate, now);
-            if available == 0 {
-                let wait = slot.bucket.wait(rate, now);
+            let needed = tokens.saturating_add(reserve);
+            let Some(free) = available.checked_sub(needed) else {
+                let wait = slot.bucket.wait(rate, needed, now);
                 // A refusal changes nothing and is not written, but for what else has changed. When
                 // another worker was first, it wrote the same.
                 if is_rescaled || is_changed || moved.is_some() {
@@ -153,10 +166,10 @@ impl Buckets<'_> {
                     }
                 }
                 return Take::Refused { wait };
-            }
-            let most = most_leased.min(available.saturating_sub(1) / LEASE_SHARE);
+            };
+            let most = most_leased.min(free / LEASE_SHARE);
             let extra = u32::try_from(most).unwrap_or(u32::MAX).min(wanted);
-            slot.bucket.take(rate, extra);
+            slot.bucket.take(rate, tokens, extra);
             let epoch = slot.bucket.epoch;
             set.put(slot);
             set.write(&mut bytes);
@@ -172,7 +185,6 @@ impl Buckets<'_> {
                 self.forget_before(fingerprint, now, store);
             }
             effort.evictions = effort.evictions.saturating_add(u64::from(evicted));
-            let remaining = available.saturating_sub(1);
             let held = Lease {
                 fingerprint,
                 rate,
@@ -180,7 +192,7 @@ impl Buckets<'_> {
                 granted: extra,
                 epoch,
                 ends: lease_end(epoch),
-                level: remaining.saturating_sub(extra.into()),
+                level: available.saturating_sub(tokens).saturating_sub(extra.into()),
                 appetite: wanted.min(u32::try_from(most_leased).unwrap_or(u32::MAX)),
                 acquired_at: now,
                 used_at: now,
@@ -192,13 +204,13 @@ impl Buckets<'_> {
                 None if most_leased > 0 => leases.follow(held),
                 None => {}
             }
-            return Take::Admitted { remaining };
+            return Take::Admitted { remaining: free };
         }
         Take::Failed
     }
 
-    /// Gives back a token that [`Buckets::take`] gave and that was not spent after all. When the
-    /// store is contended the token is lost, which refuses one request too many and admits none.
+    /// Gives back what [`Buckets::take`] gave and that was not spent after all. When the store is
+    /// contended it is lost, which refuses one request too many and admits none.
     pub fn give_back(
         &self,
         ask: Ask,
@@ -211,15 +223,48 @@ impl Buckets<'_> {
             && let Some(lease) = leases.find(fingerprint)
             && lease.rate == ask.rate
             && now < lease.ends
-            && lease.tokens < lease.granted
+            && let Ok(tokens) = u32::try_from(ask.tokens)
+            && tokens <= lease.granted.saturating_sub(lease.tokens)
         {
-            lease.tokens = lease.tokens.saturating_add(1);
+            lease.tokens = lease.tokens.saturating_add(tokens);
             return;
         }
         let key = set_key(self.rule, self.place(fingerprint));
         update(&key, store, |set| {
             let mut slot = set.known(fingerprint, now)?;
-            slot.bucket.give_back(slot.rate(set), now);
+            slot.bucket.give_back(slot.rate(set), ask.tokens, now);
+            set.put(slot);
+            Some(())
+        });
+    }
+}
+
+/// A request that was admitted, and what it costs will be known with its response.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bill {
+    pub rule: Rc<[u8]>,
+    pub set: u32,
+    pub fingerprint: Fingerprint,
+    /// Tokens that it took.
+    pub paid: u64,
+    /// How far the bucket may owe; as much as it holds where the policy does not say.
+    pub max_debt: Option<u64>,
+}
+
+impl Bill {
+    /// Charges the rest of the cost, or gives back what was too much. It is charged whatever rate the
+    /// policy has now; a bucket that was forgotten meanwhile is charged nothing.
+    pub fn settle(&self, cost: u64, now: Nanos, store: &mut impl SharedStore) {
+        update(&set_key(&self.rule, self.set), store, |set| {
+            let mut slot = set.known(self.fingerprint, now)?;
+            let rate = slot.rate(set);
+            if cost > self.paid {
+                let max_debt = self.max_debt.unwrap_or(rate.max);
+                slot.bucket.charge(rate, cost.saturating_sub(self.paid), max_debt, now);
+                set.raise(&mut slot, rate.max.saturating_add(max_debt));
+            } else {
+                slot.bucket.give_back(rate, self.paid.saturating_sub(cost), now);
+            }
             set.put(slot);
             Some(())
         });

@@ -1,13 +1,16 @@
 //! The section `rate_limit` of a policy, at work.
 
+use std::rc::Rc;
+
 use weir_protos::FieldError;
 use weir_protos::v1::at_limit::QuotaHeaders;
 use weir_protos::v1::{Policy, direction, mode};
 
-use super::bucket::{Ask, Buckets, Effort, Take};
+use super::bucket::{Ask, Bill, Buckets, Effort, Take};
+use super::cost::ResponseCost;
 use super::crew::Crew;
 use super::gcra::Rate;
-use super::metrics::{Counters, Outcome, SERIES_PER_RULE};
+use super::metrics::{Counters, Outcome};
 use super::overrides::Terms;
 use super::reply::{draft_03, limit_item, policy_item, state_unavailable};
 use super::rule::{Rule, RuleScope};
@@ -41,6 +44,16 @@ pub struct Decision {
 pub struct ResponsePlan {
     pub headers: Vec<(String, String)>,
     pub quota: Option<Quota>,
+    /// What the response will say of the cost.
+    pub bills: Vec<PendingBill>,
+}
+
+#[derive(Debug, PartialEq)]
+pub struct PendingBill {
+    bill: Bill,
+    cost: Rc<ResponseCost>,
+    /// The bucket is the worker's own.
+    is_local: bool,
 }
 
 /// Quota headers for a response that goes through.
@@ -54,10 +67,34 @@ pub struct Quota {
 }
 
 impl ResponsePlan {
+    /// Whether the plan depends on what the upstream sent.
+    pub fn reads_response(&self) -> bool {
+        self.quota.is_some() || !self.bills.is_empty()
+    }
+
+    /// Charges what the response says that it cost, and gives its edits.
+    pub fn respond(
+        self,
+        worker: &mut Worker,
+        upstream: &HeaderMap,
+        ports: &mut (impl SharedStore + Clock),
+    ) -> Vec<HeaderEdit> {
+        if !self.bills.is_empty() {
+            let now = ports.now();
+            for PendingBill { bill, cost, is_local } in &self.bills {
+                match is_local {
+                    true => cost.settle(bill, upstream, now, &mut worker.local),
+                    false => cost.settle(bill, upstream, now, ports),
+                }
+            }
+        }
+        self.edits(upstream)
+    }
+
     /// The edits, given what the upstream sent. Quota headers of the upstream's stay where they are
     /// the stricter ones: an intermediary should not loosen them
     /// (draft-ietf-httpapi-ratelimit-headers-10, section 6.3).
-    pub fn edits(self, upstream: &HeaderMap) -> Vec<HeaderEdit> {
+    fn edits(self, upstream: &HeaderMap) -> Vec<HeaderEdit> {
         let mut edits: Vec<HeaderEdit> =
             self.headers.into_iter().map(|(name, value)| HeaderEdit::Set(name, value)).collect();
         let Some(quota) = self.quota else { return edits };
@@ -98,6 +135,8 @@ pub struct Limiter {
     /// Attribute that marks a request as charged.
     mark: String,
     splits: bool,
+    /// Rules whose costs are headers.
+    priced: Vec<usize>,
     /// When the policy came into force.
     since: Nanos,
     // Kept for their memory: the candidates and the tokens of the request in hand.
@@ -143,9 +182,12 @@ impl Limiter {
         Ok(Limiter {
             counters: Counters::new(rules.len()),
             crew: Crew::new(&common.identity.state_prefix, vm),
-            labelled: (common.max_series / SERIES_PER_RULE) as usize,
+            labelled: labelled(&rules, common.max_series),
             mark: format!("weir.charged.{}", common.identity.state_prefix),
             splits: rules.iter().any(|rule| rule.scope == RuleScope::Worker(None)),
+            priced: (0..rules.len())
+                .filter(|rule| rules.get(*rule).is_some_and(|rule| rule.cost.reads_headers()))
+                .collect(),
             since: 0,
             found: Vec::new(),
             taken: Vec::new(),
@@ -238,7 +280,10 @@ impl Limiter {
 
     /// Writes the counters that have gathered.
     pub fn flush(&mut self, metrics: &mut impl Metrics) {
-        let Limiter { rules, counters, labelled, common, .. } = self;
+        let Limiter { rules, counters, labelled, common, priced, .. } = self;
+        for (place, rule) in priced.iter().filter_map(|rule| Some((*rule, rules.get(*rule)?))) {
+            counters.bad_costs(place, rule.cost.take_odd());
+        }
         let label = |rule: usize| match rules.get(rule) {
             Some(rule_at) if rule < *labelled => rule_at.id.as_str(),
             _ => "other",
@@ -325,6 +370,10 @@ impl<'r> Bench<'r> {
         for rule in admitted.chain(self.allowed.iter().copied()) {
             self.counters.record(rule, Outcome::Admitted);
         }
+        let bills = self.bills();
+        if !bills.is_empty() {
+            decision.response.get_or_insert_default().bills = bills;
+        }
         if let Some(quota) = self.quota() {
             decision.response.get_or_insert_default().quota = Some(quota);
         }
@@ -355,7 +404,12 @@ impl<'r> Bench<'r> {
             Some(Terms::Rate(rate)) => rate,
             None => rule.rate,
         };
-        let ask = Ask { fingerprint, rate: rule.share_of(rate, self.workers) };
+        let ask = Ask {
+            fingerprint,
+            rate: rule.share_of(rate, self.workers),
+            tokens: rule.cost.of_request(request.headers),
+            reserve: 0,
+        };
         let (buckets, leases, now) = (self.buckets(rule), &mut worker.leases, self.now);
         let mut effort = Effort::default();
         let take = match rule.scope {
@@ -421,6 +475,17 @@ impl<'r> Bench<'r> {
         }
     }
 
+    /// What the response is to tell the cost of.
+    fn bills(&self) -> Vec<PendingBill> {
+        let billed = self.taken.iter().filter_map(|item| {
+            let rule = self.rules.get(item.rule)?;
+            let cost = Rc::clone(rule.cost.of_response()?);
+            let bill = self.buckets(rule).bill(item.ask, cost.max_debt);
+            Some(PendingBill { bill, cost, is_local: rule.scope != RuleScope::Process })
+        });
+        billed.collect()
+    }
+
     /// Quota headers of the rules that want them on every response.
     fn quota(&self) -> Option<Quota> {
         let mut quota: Option<Quota> = None;
@@ -462,6 +527,15 @@ impl Decision {
     fn say(&mut self, word: &str, rule: &Rule) {
         self.effects.state = Some(format!("{word} rule={}", rule.id));
     }
+}
+
+/// How many rules have a label of their own in metrics.
+fn labelled(rules: &[Rule], max_series: u32) -> usize {
+    let within = |series: &mut u32, rule: &Rule| {
+        *series = series.saturating_add(rule.series());
+        Some(*series <= max_series)
+    };
+    rules.iter().scan(0, within).take_while(|fits| *fits).count()
 }
 
 fn buckets(rule: &Rule, workers: u32, since: Nanos) -> Buckets<'_> {

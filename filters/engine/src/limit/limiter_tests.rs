@@ -233,7 +233,7 @@ fn the_upstreams_stricter_quota_stays() {
             remaining: 5,
             draft_03: vec![("x-ratelimit-remaining".into(), "5".into())],
         };
-        ResponsePlan { headers: Vec::new(), quota: Some(quota) }
+        ResponsePlan { quota: Some(quota), ..ResponsePlan::default() }
     };
     let edited = |name: &str, value: &str| {
         let edits = plan().edits(&HeaderMap::from_pairs(&[(name, value)]));

@@ -1,13 +1,14 @@
 //! Token-bucket rate limiting.
 //!
 //! `gcra` is the arithmetic of one bucket, `slots` how buckets lie in shared data, `lease` what a
-//! worker holds of them, `bucket` a decision over the three, `rule`, `overrides` and
-//! `limiter` the policy.
+//! worker holds of them, `bucket` a decision over the three, `rule`, `overrides`,
+//! `cost` and `limiter` the policy.
 
 // Time and counts saturate: an overflow must not change sides.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 mod bucket;
+mod cost;
 mod crew;
 pub mod gcra;
 mod lease;

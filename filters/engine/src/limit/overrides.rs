@@ -117,14 +117,22 @@ impl Overrides {
         None
     }
 
+    /// The size of their smallest bucket.
+    pub fn smallest(&self) -> u64 {
+        self.rates().map(|rate| rate.max).min().unwrap_or(u64::MAX)
+    }
+
     /// The longest that one of their buckets takes to fill.
     pub fn fill_time(&self) -> Nanos {
+        self.rates().map(Rate::fill_time).max().unwrap_or(0)
+    }
+
+    fn rates(&self) -> impl Iterator<Item = Rate> {
         let all = self.exact.values().chain(self.prefixes.iter().map(|prefix| &prefix.terms));
-        let times = all.map(|terms| match terms {
-            Terms::Rate(rate) => rate.fill_time(),
-            Terms::Unlimited => 0,
-        });
-        times.max().unwrap_or(0)
+        all.filter_map(|terms| match terms {
+            Terms::Rate(rate) => Some(*rate),
+            Terms::Unlimited => None,
+        })
     }
 }
 

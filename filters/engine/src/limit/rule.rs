@@ -7,7 +7,9 @@ use weir_protos::v1::rate_limit_rule::{Calendar, OnError, OnMatch, Scope};
 use weir_protos::v1::{RateLimitRule, mode};
 use weir_protos::{Duration, FieldError};
 
+use super::cost::Cost;
 use super::gcra::Rate;
+use super::metrics::SERIES_PER_RULE;
 use super::overrides::Overrides;
 use super::reply::AtLimit;
 use super::table::Before;
@@ -45,6 +47,7 @@ pub struct Rule {
     pub key: Key,
     pub rate: Rate,
     pub overrides: Option<Overrides>,
+    pub cost: Cost,
     pub scope: RuleScope,
     /// Sets of the rule's table; 1 for a rule without a key.
     pub sets: u32,
@@ -87,14 +90,20 @@ impl Rule {
         }
         let sets =
             if key.is_empty() { 1 } else { max_keys.div_ceil(KEYS_PER_SET).next_power_of_two() };
+        let rate = rate(Fields::of(source), path)?;
+        let overrides = Overrides::compile(source, &key, path)?;
+        let smallest = overrides.as_ref().map_or(rate.max, |them| them.smallest().min(rate.max));
+        let cost = Cost::compile(source.cost.as_ref(), smallest, path)?;
+        check_debt(&cost, rate, path)?;
         let state = format!("{}/rl/{}/", common.identity.state_prefix, source.id);
         let rule = Rule {
             mode: effective_mode(&[common.mode, section, source.mode()]),
             enforced: enforced(source, path)?,
             matcher: Matcher::compile(source.r#match.as_ref(), &format!("{path}.match"), defaults)?,
             stops: source.on_match() == OnMatch::Stop,
-            rate: rate(Fields::of(source), path)?,
-            overrides: Overrides::compile(source, &key, path)?,
+            rate,
+            overrides,
+            cost,
             key,
             scope: scope(source, path)?,
             sets,
@@ -112,8 +121,17 @@ impl Rule {
     pub fn share_of(&self, rate: Rate, workers: u32) -> Rate {
         match self.scope {
             RuleScope::Process => rate,
-            RuleScope::Worker(given) => rate.split(given.unwrap_or(workers)),
+            RuleScope::Worker(given) => {
+                let share = rate.split(given.unwrap_or(workers));
+                // A request that fits into no worker's share would never pass.
+                Rate { max: share.max.max(self.cost.constant), ..share }
+            }
         }
+    }
+
+    /// The most series of metrics that the rule can have.
+    pub fn series(&self) -> u32 {
+        SERIES_PER_RULE.saturating_add(u32::from(self.cost.reads_headers()))
     }
 
     /// The longest that a bucket of the rule takes to fill.
@@ -126,7 +144,6 @@ impl Rule {
 /// What the schema has a place for and this version does not do is refused, never ignored.
 fn refuse_what_is_not_built(source: &RateLimitRule, path: &str) -> Result<(), FieldError> {
     let fields = [
-        ("cost", source.cost.is_some()),
         ("calendar", source.calendar() != Calendar::Unspecified),
         ("utc_offset", !source.utc_offset.is_empty()),
         ("max_concurrent", source.max_concurrent.is_some()),
@@ -201,6 +218,18 @@ pub fn rate(source: Fields<'_>, path: &str) -> Result<Rate, FieldError> {
         return Err(FieldError::value(path, written, remedy));
     }
     Ok(rate)
+}
+
+/// What is owed comes back within the time that a bucket may take to fill.
+fn check_debt(cost: &Cost, rate: Rate, path: &str) -> Result<(), FieldError> {
+    let Some(debt) = cost.of_response().and_then(|response| response.max_debt) else {
+        return Ok(());
+    };
+    if u128::from(rate.per_token).saturating_mul(debt.into()) > MAX_FILL_TIME.into() {
+        let remedy = "is too much: it would take over a year to come back; lower it";
+        return Err(FieldError::value(format!("{path}.cost.max_debt"), debt, remedy));
+    }
+    Ok(())
 }
 
 fn scope(source: &RateLimitRule, path: &str) -> Result<RuleScope, FieldError> {

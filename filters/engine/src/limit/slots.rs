@@ -15,8 +15,11 @@ use crate::core::ports::Nanos;
 /// value of 264 bytes costs hardly more to copy than a small one.
 pub const WAYS: usize = 8;
 
-/// The largest `max_tokens` that a policy may have.
+/// The largest `max_tokens` that a policy may have, the largest cost, and the largest debt.
 pub const MAX_TOKENS: u64 = 1_000_000_000;
+
+/// A full bucket and the largest debt.
+const MAX_CEILING: u64 = 2 * MAX_TOKENS;
 
 const VERSION: u8 = 1;
 const HEADER: usize = 32;
@@ -35,7 +38,8 @@ pub struct Set {
 pub struct Terms {
     /// The rate under which the buckets were written.
     pub rate: Rate,
-    /// The largest `max` that they have had: none was ever used further.
+    /// The largest `max` that they have had, with the debt that they may be in: none was ever used
+    /// further.
     pub ceiling: u64,
 }
 
@@ -76,7 +80,7 @@ impl Terms {
     fn read(numbers: &mut Reader<'_>) -> Option<Terms> {
         let rate = Rate { per_token: numbers.u64()?, max: numbers.u64()? };
         let ceiling = numbers.u64()?;
-        let is_ours = rate.per_token > 0 && rate.max > 0 && ceiling <= MAX_TOKENS;
+        let is_ours = rate.per_token > 0 && rate.max > 0 && ceiling <= MAX_CEILING;
         is_ours.then_some(Terms { rate, ceiling })
     }
 
@@ -211,6 +215,12 @@ impl Set {
         Taken { slot, is_new: true, evicted, is_changed: false }
     }
 
+    /// Notes that a slot of the set may be used up to `ceiling`.
+    pub fn raise(&mut self, slot: &mut Slot, ceiling: u64) {
+        let terms = slot.own.as_mut().unwrap_or(&mut self.terms);
+        terms.ceiling = terms.ceiling.max(ceiling.min(MAX_CEILING));
+    }
+
     pub fn put(&mut self, slot: Slot) {
         self.slots.push(slot);
     }
@@ -256,7 +266,7 @@ mod tests {
         let mut set = Set::new(RATE);
         for (fingerprint, used) in (0..).zip(used) {
             let mut slot = set.take(fingerprint, at(0)).slot;
-            (0..*used).for_each(|_| slot.bucket.take(RATE, 0));
+            (0..*used).for_each(|_| slot.bucket.take(RATE, 1, 0));
             set.put(slot);
         }
         set
@@ -314,7 +324,7 @@ mod tests {
         let taken = set.take(9, own(0));
         assert_eq!((taken.is_new, taken.slot.rate(&set)), (true, fast));
         let mut slot = taken.slot;
-        (0..40).for_each(|_| slot.bucket.take(fast, 0));
+        (0..40).for_each(|_| slot.bucket.take(fast, 1, 0));
         set.put(slot);
         let mut bytes = Vec::new();
         set.write(&mut bytes);
@@ -335,7 +345,7 @@ mod tests {
         let fast = Rate { per_token: 1, max: 1000 };
         let mut set = filled(&[5, 5, 5, 5, 5, 5, 5]);
         let mut slot = set.take(50, Now { rate: fast, since: 0, now: 0 }).slot;
-        (0..500).for_each(|_| slot.bucket.take(fast, 0));
+        (0..500).for_each(|_| slot.bucket.take(fast, 1, 0));
         set.put(slot);
         assert!(set.take(77, at(0)).evicted);
         assert!(set.known(50, 0).is_some());
