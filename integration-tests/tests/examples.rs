@@ -107,6 +107,9 @@ fn plans_charge_what_an_answer_took() {
     assert_eq!(refused.header("x-weir-rule").as_deref(), Some("compute"));
     let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
     assert!(wait >= 55, "a minute's worth is owed: {wait}");
+    let report = client.send(&Request::get("/api/reports").header("x-customer", "globex"));
+    let policy = report.header("ratelimit-policy");
+    assert_eq!(policy.as_deref(), Some("\"reports\";q=1000;w=86400"));
     envoy.assert_healthy();
 }
 

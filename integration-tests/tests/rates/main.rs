@@ -3,6 +3,7 @@
 mod common;
 
 mod admitted;
+mod calendar;
 mod edits;
 mod many_keys;
 mod quotas;

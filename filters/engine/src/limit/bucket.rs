@@ -2,7 +2,8 @@
 
 use std::rc::Rc;
 
-use super::gcra::{Rate, lease_end};
+use super::calendar::{Filling, Moment};
+use super::gcra::{Bucket, Rate, lease_end};
 use super::lease::{Lease, LeaseTable};
 use super::slots::{Now, Set, Slot, Taken};
 use super::table::Before;
@@ -43,14 +44,17 @@ pub struct Buckets<'a> {
     /// The start of the keys of the rule's sets.
     pub rule: &'a Rc<[u8]>,
     pub sets: u32,
+    pub filling: Filling,
     /// Of the keys that no override means.
     pub rate: Rate,
     /// When the rates came into force.
-    pub since: Nanos,
+    pub since: Moment,
     /// The table before an edit of its size.
     pub before: Option<Before>,
-    /// How many workers share the buckets; 0 where they are one worker's own, which leases nothing.
+    /// How many workers share the buckets; 0 where nothing is leased: a worker's own buckets are at
+    /// hand, and a lease would outlive a quota of the calendar.
     pub workers: u32,
+    pub moment: Moment,
 }
 
 /// What a request wants of its bucket.
@@ -66,8 +70,27 @@ pub struct Ask {
 }
 
 impl Buckets<'_> {
-    fn to(&self, rate: Rate, now: Nanos) -> Now {
-        Now { rate, since: self.since, now }
+    fn to(&self, rate: Rate) -> Now {
+        Now { rate, filling: self.filling, since: self.since, moment: self.moment }
+    }
+
+    /// Time until a bucket that has not so many tokens has them.
+    fn wait(&self, bucket: &Bucket, rate: Rate, tokens: u64, now: Nanos) -> Nanos {
+        match self.filling {
+            Filling::Steady => bucket.wait(rate, tokens, now),
+            Filling::Calendar(calendar) => calendar.rest(now, self.moment.wall),
+        }
+    }
+
+    /// Time until a bucket of which so many tokens are left is full.
+    pub fn reset(&self, rate: Rate, remaining: u64) -> Nanos {
+        match self.filling {
+            Filling::Steady => rate.per_token.saturating_mul(rate.max.saturating_sub(remaining)),
+            Filling::Calendar(calendar) => {
+                let wall = self.moment.wall;
+                calendar.rest(calendar.start(wall), wall)
+            }
+        }
     }
 
     /// For a request whose cost its response will tell.
@@ -82,26 +105,27 @@ impl Buckets<'_> {
     }
 
     /// The key of the set where a table of another size had the bucket.
-    fn place_before(&self, fingerprint: Fingerprint, now: Nanos) -> Option<Vec<u8>> {
-        let before = self.before.filter(|before| now < before.until)?;
+    fn place_before(&self, fingerprint: Fingerprint) -> Option<Vec<u8>> {
+        let before = self.before.filter(|before| self.moment.steady < before.until)?;
         Some(set_key(self.rule, place(fingerprint, before.sets)))
     }
 
     /// The bucket of a key that is new to its set, as it was in the table before.
-    fn moved(&self, ask: Ask, now: Nanos, store: &mut impl SharedStore) -> Option<Slot> {
-        let (bytes, _) = store.get(&self.place_before(ask.fingerprint, now)?)?;
+    fn moved(&self, ask: Ask, store: &mut impl SharedStore) -> Option<(Slot, Nanos)> {
+        let (bytes, _) = store.get(&self.place_before(ask.fingerprint)?)?;
         let mut set = Set::read(&bytes)?;
-        set.rescale(self.to(self.rate, now));
-        set.slots
-            .iter()
-            .any(|slot| slot.fingerprint == ask.fingerprint)
-            .then(|| set.take(ask.fingerprint, self.to(ask.rate, now)).slot)
+        set.rescale(self.to(self.rate));
+        let is_known = set.slots.iter().any(|slot| slot.fingerprint == ask.fingerprint);
+        is_known.then(|| {
+            let taken = set.take(ask.fingerprint, self.to(ask.rate));
+            (taken.slot, taken.now)
+        })
     }
 
     /// Found there again after another edit, the bucket would be out of date.
-    fn forget_before(&self, fingerprint: Fingerprint, now: Nanos, store: &mut impl SharedStore) {
-        if let Some(key) = self.place_before(fingerprint, now) {
-            update(&key, store, |set| set.known(fingerprint, now).map(|_| ()));
+    fn forget_before(&self, fingerprint: Fingerprint, store: &mut impl SharedStore) {
+        if let Some(key) = self.place_before(fingerprint) {
+            update(&key, store, |set| set.known(fingerprint, self.moment).map(|_| ()));
         }
     }
 
@@ -113,19 +137,19 @@ impl Buckets<'_> {
 
     /// Makes the set of a rule that has one alone.
     pub fn prepare(&self, store: &mut impl SharedStore) {
-        load(&set_key(self.rule, 0), self.rate, store);
+        load(&set_key(self.rule, 0), self.filling, self.rate, store);
     }
 
     /// Takes what the request costs.
     pub fn take(
         &self,
         ask: Ask,
-        now: Nanos,
         store: &mut impl SharedStore,
         leases: &mut LeaseTable,
         effort: &mut Effort,
     ) -> Take {
         let Ask { fingerprint, rate, tokens, reserve } = ask;
+        let now = self.moment.steady;
         let mut lease = if self.workers > 0 { leases.find(fingerprint) } else { None };
         if let Some(lease) = lease.as_deref_mut().filter(|lease| lease.tokens > 0)
             && lease.spend(ask, now)
@@ -138,20 +162,24 @@ impl Buckets<'_> {
         let most_leased = self.most_leased(rate);
         let wanted = lease.as_deref().map_or(0, |lease| lease.appetite_at(now));
         for _ in 0..TRIES {
-            let Some((mut set, cas)) = load(&key, self.rate, store) else { return Take::Failed };
-            let is_rescaled = set.rescale(self.to(self.rate, now));
-            let taken = set.take(fingerprint, self.to(rate, now));
-            let Taken { mut slot, is_new, evicted, is_changed } = taken;
-            let moved = if is_new { self.moved(ask, now, store) } else { None };
-            slot.bucket = moved.map_or(slot.bucket, |slot| slot.bucket);
+            let Some((mut set, cas)) = load(&key, self.filling, self.rate, store) else {
+                return Take::Failed;
+            };
+            let is_rescaled = set.rescale(self.to(self.rate));
+            let taken = set.take(fingerprint, self.to(rate));
+            let Taken { mut slot, is_new, evicted, now: mut at, is_changed } = taken;
+            let moved = if is_new { self.moved(ask, store) } else { None };
+            if let Some((moved, counts_by)) = moved {
+                (slot.bucket, at) = (moved.bucket, counts_by);
+            }
             if let Some(lease) = lease.as_deref().filter(|lease| lease.granted > 0) {
                 // Whatever it has not spent comes back: its time is over, or its policy.
-                slot.bucket.release(rate, lease.epoch, lease.granted, lease.tokens, now);
+                slot.bucket.release(rate, lease.epoch, lease.granted, lease.tokens, at);
             }
-            let available = slot.bucket.available(rate, now);
+            let available = slot.bucket.available(rate, at);
             let needed = tokens.saturating_add(reserve);
             let Some(free) = available.checked_sub(needed) else {
-                let wait = slot.bucket.wait(rate, needed, now);
+                let wait = self.wait(&slot.bucket, rate, needed, at);
                 // A refusal changes nothing and is not written, but for what else has changed. When
                 // another worker was first, it wrote the same.
                 if is_rescaled || is_changed || moved.is_some() {
@@ -162,7 +190,7 @@ impl Buckets<'_> {
                         (lease.granted, lease.tokens) = (0, 0);
                     }
                     if moved.is_some() && written {
-                        self.forget_before(fingerprint, now, store);
+                        self.forget_before(fingerprint, store);
                     }
                 }
                 return Take::Refused { wait };
@@ -182,7 +210,7 @@ impl Buckets<'_> {
                 Err(SetError::Failed) => return Take::Failed,
             }
             if moved.is_some() {
-                self.forget_before(fingerprint, now, store);
+                self.forget_before(fingerprint, store);
             }
             effort.evictions = effort.evictions.saturating_add(u64::from(evicted));
             let held = Lease {
@@ -211,18 +239,12 @@ impl Buckets<'_> {
 
     /// Gives back what [`Buckets::take`] gave and that was not spent after all. When the store is
     /// contended it is lost, which refuses one request too many and admits none.
-    pub fn give_back(
-        &self,
-        ask: Ask,
-        now: Nanos,
-        store: &mut impl SharedStore,
-        leases: &mut LeaseTable,
-    ) {
+    pub fn give_back(&self, ask: Ask, store: &mut impl SharedStore, leases: &mut LeaseTable) {
         let fingerprint = ask.fingerprint;
         if self.workers > 0
             && let Some(lease) = leases.find(fingerprint)
             && lease.rate == ask.rate
-            && now < lease.ends
+            && self.moment.steady < lease.ends
             && let Ok(tokens) = u32::try_from(ask.tokens)
             && tokens <= lease.granted.saturating_sub(lease.tokens)
         {
@@ -231,7 +253,7 @@ impl Buckets<'_> {
         }
         let key = set_key(self.rule, self.place(fingerprint));
         update(&key, store, |set| {
-            let mut slot = set.known(fingerprint, now)?;
+            let (mut slot, now) = set.known(fingerprint, self.moment)?;
             slot.bucket.give_back(slot.rate(set), ask.tokens, now);
             set.put(slot);
             Some(())
@@ -254,9 +276,9 @@ pub struct Bill {
 impl Bill {
     /// Charges the rest of the cost, or gives back what was too much. It is charged whatever rate the
     /// policy has now; a bucket that was forgotten meanwhile is charged nothing.
-    pub fn settle(&self, cost: u64, now: Nanos, store: &mut impl SharedStore) {
+    pub fn settle(&self, cost: u64, moment: Moment, store: &mut impl SharedStore) {
         update(&set_key(&self.rule, self.set), store, |set| {
-            let mut slot = set.known(self.fingerprint, now)?;
+            let (mut slot, now) = set.known(self.fingerprint, moment)?;
             let rate = slot.rate(set);
             if cost > self.paid {
                 let max_debt = self.max_debt.unwrap_or(rate.max);
@@ -275,7 +297,11 @@ impl Bill {
 pub fn return_lease(lease: &Lease, now: Nanos, store: &mut impl SharedStore) {
     let key = set_key(&lease.rule, lease.set);
     update(&key, store, |set| {
-        let mut slot = set.known(lease.fingerprint, now)?;
+        // An edit has made it a quota of the calendar: what was leased is used.
+        if set.filling != Filling::Steady {
+            return None;
+        }
+        let (mut slot, now) = set.known(lease.fingerprint, Moment { steady: now, wall: 0 })?;
         slot.bucket.release(slot.rate(set), lease.epoch, lease.granted, lease.tokens, now);
         set.put(slot);
         Some(())
@@ -307,13 +333,19 @@ fn place(fingerprint: Fingerprint, sets: u32) -> u32 {
 /// version says, so a new set is written empty and read again. A worker that stops between the look
 /// and that write undoes what others took from the set meanwhile, once in the life of the set; a
 /// rule without a key has its set made on the main thread and is spared.
-fn load(key: &[u8], rate: Rate, store: &mut impl SharedStore) -> Option<(Set, u32)> {
+fn load(
+    key: &[u8],
+    filling: Filling,
+    rate: Rate,
+    store: &mut impl SharedStore,
+) -> Option<(Set, u32)> {
+    let new = || Set::new(filling, rate);
     for _ in 0..2 {
         if let Some((bytes, cas)) = store.get(key) {
-            return Some((Set::read(&bytes).unwrap_or_else(|| Set::new(rate)), cas));
+            return Some((Set::read(&bytes).unwrap_or_else(new), cas));
         }
         let mut bytes = Vec::new();
-        Set::new(rate).write(&mut bytes);
+        new().write(&mut bytes);
         store.set(key, &bytes, BLIND).ok()?;
     }
     None

@@ -7,9 +7,10 @@ use weir_protos::FieldError;
 use weir_protos::v1::{Cost as Source, cost::Apply};
 
 use super::bucket::Bill;
+use super::calendar::Moment;
 use super::slots::MAX_TOKENS;
 use crate::core::headers::{HeaderMap, header_name};
-use crate::core::ports::{Nanos, SharedStore};
+use crate::core::ports::SharedStore;
 
 #[derive(Debug)]
 pub struct Cost {
@@ -124,11 +125,11 @@ impl ResponseCost {
         &self,
         bill: &Bill,
         response: &HeaderMap,
-        now: Nanos,
+        moment: Moment,
         store: &mut impl SharedStore,
     ) {
         match said(response, &self.header) {
-            Said::Cost(cost) if cost != bill.paid => bill.settle(cost, now, store),
+            Said::Cost(cost) if cost != bill.paid => bill.settle(cost, moment, store),
             Said::Odd => count(&self.odd),
             Said::Cost(_) | Said::Nothing => {}
         }

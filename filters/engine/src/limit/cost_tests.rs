@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::core::ports::Nanos;
 use crate::limit::Decision;
 use crate::limit::testkit::{Vm, one_rule};
 use crate::sim::Process;

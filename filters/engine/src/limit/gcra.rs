@@ -71,6 +71,12 @@ impl Bucket {
         Bucket { tat: now, epoch: epoch(now), leased_now: 0, leased_before: 0 }
     }
 
+    /// A bucket of which so many tokens are used.
+    pub fn with_used(rate: Rate, used: u64, now: Nanos) -> Bucket {
+        let tat = now.saturating_add(rate.time_of(used));
+        Bucket { tat, ..Bucket::full(now) }
+    }
+
     fn leased(&self) -> u64 {
         u64::from(self.leased_now).saturating_add(u64::from(self.leased_before))
     }

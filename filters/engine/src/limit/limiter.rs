@@ -7,12 +7,12 @@ use weir_protos::v1::at_limit::QuotaHeaders;
 use weir_protos::v1::{Policy, direction, mode};
 
 use super::bucket::{Ask, Bill, Buckets, Effort, Take};
+use super::calendar::{Filling, Moment};
 use super::cost::ResponseCost;
 use super::crew::Crew;
-use super::gcra::Rate;
 use super::metrics::{Counters, Outcome};
 use super::overrides::Terms;
-use super::reply::{draft_03, limit_item, policy_item, state_unavailable};
+use super::reply::{Allowance, draft_03, limit_item, policy_item, state_unavailable};
 use super::rule::{Rule, RuleScope};
 use super::table::resize;
 use super::worker::Worker;
@@ -80,11 +80,11 @@ impl ResponsePlan {
         ports: &mut (impl SharedStore + Clock),
     ) -> Vec<HeaderEdit> {
         if !self.bills.is_empty() {
-            let now = ports.now();
+            let moment = Moment { steady: ports.now(), wall: ports.wall() };
             for PendingBill { bill, cost, is_local } in &self.bills {
                 match is_local {
-                    true => cost.settle(bill, upstream, now, &mut worker.local),
-                    false => cost.settle(bill, upstream, now, ports),
+                    true => cost.settle(bill, upstream, moment, &mut worker.local),
+                    false => cost.settle(bill, upstream, moment, ports),
                 }
             }
         }
@@ -138,7 +138,7 @@ pub struct Limiter {
     /// Rules whose costs are headers.
     priced: Vec<usize>,
     /// When the policy came into force.
-    since: Nanos,
+    since: Moment,
     // Kept for their memory: the candidates and the tokens of the request in hand.
     found: Vec<u32>,
     taken: Vec<Taken>,
@@ -188,7 +188,7 @@ impl Limiter {
             priced: (0..rules.len())
                 .filter(|rule| rules.get(*rule).is_some_and(|rule| rule.cost.reads_headers()))
                 .collect(),
-            since: 0,
+            since: Moment { steady: 0, wall: 0 },
             found: Vec::new(),
             taken: Vec::new(),
             allowed: Vec::new(),
@@ -213,12 +213,13 @@ impl Limiter {
     /// never touched.
     pub fn prepare(&mut self, worker: &mut Worker, ports: &mut (impl SharedStore + Rng + Clock)) {
         worker.prepare(ports);
-        self.since = ports.now();
+        let since = Moment { steady: ports.now(), wall: ports.wall() };
+        self.since = since;
         for rule in &mut self.rules {
             if !rule.key.is_empty() {
-                rule.before = resize(&rule.state, rule.sets, rule.fill_time(), self.since, ports);
+                rule.before = resize(&rule.state, rule.sets, rule.fill_time(), since.steady, ports);
             } else if rule.scope == RuleScope::Process {
-                buckets(rule, 1, self.since).prepare(ports);
+                buckets(rule, 1, since, since).prepare(ports);
             }
         }
     }
@@ -264,8 +265,18 @@ impl Limiter {
         crew.serve(now, ports);
         taken.clear();
         allowed.clear();
-        let (workers, since) = (crew.count(), *since);
-        let bench = Bench { rules, found, taken, allowed, counters, workers, since, secret, now };
+        let bench = Bench {
+            workers: crew.count(),
+            since: *since,
+            moment: since.after(now),
+            has_wall: false,
+            rules,
+            found,
+            taken,
+            allowed,
+            counters,
+            secret,
+        };
         bench.decide(worker, &mut request, ports)
     }
 
@@ -301,9 +312,11 @@ struct Bench<'r> {
     allowed: &'r mut Vec<usize>,
     counters: &'r mut Counters,
     workers: u32,
-    since: Nanos,
+    since: Moment,
+    moment: Moment,
+    /// The wall clock was read; else it is as far on as the steady one.
+    has_wall: bool,
     secret: Secret,
-    now: Nanos,
 }
 
 /// What a rule says to a request.
@@ -410,11 +423,14 @@ impl<'r> Bench<'r> {
             tokens: rule.cost.of_request(request.headers),
             reserve: 0,
         };
-        let (buckets, leases, now) = (self.buckets(rule), &mut worker.leases, self.now);
+        if rule.filling != Filling::Steady && !std::mem::replace(&mut self.has_wall, true) {
+            self.moment.wall = ports.wall();
+        }
+        let (buckets, leases) = (self.buckets(rule), &mut worker.leases);
         let mut effort = Effort::default();
         let take = match rule.scope {
-            RuleScope::Process => buckets.take(ask, now, ports, leases, &mut effort),
-            RuleScope::Worker(_) => buckets.take(ask, now, &mut worker.local, leases, &mut effort),
+            RuleScope::Process => buckets.take(ask, ports, leases, &mut effort),
+            RuleScope::Worker(_) => buckets.take(ask, &mut worker.local, leases, &mut effort),
         };
         self.counters.effort(place, effort.contention, effort.evictions);
         match take {
@@ -425,7 +441,7 @@ impl<'r> Bench<'r> {
             Take::Refused { wait } => {
                 let share = if rule.key.is_empty() { ports.random() } else { fingerprint };
                 if enforces && sticky_share(share) < rule.enforced {
-                    Verdict::Refuse(Refusal::Limit { wait, rate: ask.rate })
+                    Verdict::Refuse(Refusal::Limit { wait, allowance: rule.allowance(ask.rate) })
                 } else {
                     Verdict::Pass(Outcome::ShadowLimited)
                 }
@@ -458,7 +474,7 @@ impl<'r> Bench<'r> {
     }
 
     fn buckets(&self, rule: &'r Rule) -> Buckets<'r> {
-        buckets(rule, self.workers, self.since)
+        buckets(rule, self.workers, self.since, self.moment)
     }
 
     /// A refusal takes nothing: what other rules gave goes back before the reply.
@@ -467,9 +483,9 @@ impl<'r> Bench<'r> {
             let Some(rule) = self.rules.get(item.rule) else { continue };
             let (buckets, leases) = (self.buckets(rule), &mut worker.leases);
             match rule.scope {
-                RuleScope::Process => buckets.give_back(item.ask, self.now, store, leases),
+                RuleScope::Process => buckets.give_back(item.ask, store, leases),
                 RuleScope::Worker(_) => {
-                    buckets.give_back(item.ask, self.now, &mut worker.local, leases);
+                    buckets.give_back(item.ask, &mut worker.local, leases);
                 }
             }
         }
@@ -494,12 +510,11 @@ impl<'r> Bench<'r> {
             if rule.at_limit.quota_headers != QuotaHeaders::Always {
                 continue;
             }
-            let rate = item.ask.rate;
-            let used = rate.max.saturating_sub(item.remaining);
-            let reset = seconds(rate.per_token.saturating_mul(used));
-            let policy = policy_item(&rule.id, rate);
+            let allowance = rule.allowance(item.ask.rate);
+            let reset = seconds(self.buckets(rule).reset(item.ask.rate, item.remaining));
+            let policy = policy_item(&rule.id, allowance);
             let limit = limit_item(&rule.id, item.remaining, reset);
-            let draft_03 = || draft_03(&rule.id, rate, item.remaining, reset).to_vec();
+            let draft_03 = || draft_03(&rule.id, allowance, item.remaining, reset).to_vec();
             let with_draft_03 = rule.at_limit.draft_03;
             match &mut quota {
                 None => {
@@ -538,17 +553,22 @@ fn labelled(rules: &[Rule], max_series: u32) -> usize {
     rules.iter().scan(0, within).take_while(|fits| *fits).count()
 }
 
-fn buckets(rule: &Rule, workers: u32, since: Nanos) -> Buckets<'_> {
-    let shared_by = match rule.scope {
-        RuleScope::Process => workers.max(1),
-        RuleScope::Worker(_) => 0,
-    };
-    let (state, rate) = (&rule.state, rule.share_of(rule.rate, workers));
-    Buckets { rule: state, sets: rule.sets, rate, since, before: rule.before, workers: shared_by }
+fn buckets(rule: &Rule, workers: u32, since: Moment, moment: Moment) -> Buckets<'_> {
+    let leases = rule.scope == RuleScope::Process && rule.filling == Filling::Steady;
+    Buckets {
+        rule: &rule.state,
+        sets: rule.sets,
+        filling: rule.filling,
+        rate: rule.share_of(rule.rate, workers),
+        since,
+        before: rule.before,
+        workers: if leases { workers.max(1) } else { 0 },
+        moment,
+    }
 }
 
 enum Refusal {
-    Limit { wait: Nanos, rate: Rate },
+    Limit { wait: Nanos, allowance: Allowance },
     MissingKey,
     Unavailable,
 }
@@ -573,7 +593,7 @@ fn refuse(rule: &Rule, refusal: Refusal, client: Client<'_>, random: u64) -> Ref
         Refusal::Unavailable => {
             reply(Outcome::ErrorDenied, "error", state_unavailable(&rule.id, client))
         }
-        Refusal::Limit { wait, rate } => {
+        Refusal::Limit { wait, allowance } => {
             let degrade = rule.at_limit.degrade.as_ref();
             if let Some(Degrade { marker, way: DegradeWay::RequestHeader(name, value) }) = degrade {
                 let action = Action::GoOn {
@@ -585,7 +605,7 @@ fn refuse(rule: &Rule, refusal: Refusal, client: Client<'_>, random: u64) -> Ref
             match degrade.and_then(|way| degraded(&rule.id, way, RESOURCE_EXHAUSTED, client)) {
                 Some(answer) => reply(Outcome::Degraded, "degraded", answer),
                 None => {
-                    let refusal = rule.at_limit.refusal(&rule.id, rate, wait, client, random);
+                    let refusal = rule.at_limit.refusal(&rule.id, allowance, wait, client, random);
                     reply(Outcome::Limited, "limited", refusal)
                 }
             }

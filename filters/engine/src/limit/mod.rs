@@ -1,6 +1,6 @@
 //! Token-bucket rate limiting.
 //!
-//! `gcra` is the arithmetic of one bucket, `slots` how buckets lie in shared data, `lease` what a
+//! `gcra` is the arithmetic of one bucket, `calendar` that of quotas, `slots` how buckets lie in shared data, `lease` what a
 //! worker holds of them, `bucket` a decision over the three, `rule`, `overrides`,
 //! `cost` and `limiter` the policy.
 
@@ -8,6 +8,7 @@
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 mod bucket;
+pub mod calendar;
 mod cost;
 mod crew;
 pub mod gcra;

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use weir_protos::FieldError;
 use weir_protos::v1::{Override, RateLimitRule};
 
+use super::calendar::Filling;
 use super::gcra::Rate;
 use super::rule::{Fields, rate};
 use crate::core::key::Key;
@@ -50,6 +51,7 @@ impl Overrides {
     pub fn compile(
         source: &RateLimitRule,
         key: &Key,
+        filling: Filling,
         path: &str,
     ) -> Result<Option<Overrides>, FieldError> {
         let part = source.override_part.unwrap_or(0) as usize;
@@ -77,7 +79,7 @@ impl Overrides {
         let mut prefixes = Vec::new();
         for (place, one) in source.overrides.iter().enumerate() {
             let path = format!("{path}.overrides[{place}]");
-            let terms = terms(one, source, &path)?;
+            let terms = terms(one, source, filling, &path)?;
             for (place, value) in one.exact.iter().enumerate() {
                 let path = format!("{path}.exact[{place}]");
                 let bytes = checked_value(value, kind, &path)?;
@@ -140,7 +142,12 @@ fn values(one: &Override) -> usize {
     one.exact.len().saturating_add(usize::from(!one.prefix.is_empty()))
 }
 
-fn terms(one: &Override, rule: &RateLimitRule, path: &str) -> Result<Terms, FieldError> {
+fn terms(
+    one: &Override,
+    rule: &RateLimitRule,
+    filling: Filling,
+    path: &str,
+) -> Result<Terms, FieldError> {
     if values(one) == 0 {
         return Err(FieldError::at(path, "must name keys; give `exact` or `prefix`"));
     }
@@ -163,7 +170,7 @@ fn terms(one: &Override, rule: &RateLimitRule, path: &str) -> Result<Terms, Fiel
         tokens_per_fill: one.tokens_per_fill.or(rule.tokens_per_fill),
         fill_interval: one.fill_interval.as_ref().or(rule.fill_interval.as_ref()),
     };
-    Ok(Terms::Rate(rate(fields, path)?))
+    Ok(Terms::Rate(rate(fields, filling, path)?))
 }
 
 fn checked_value(value: &str, kind: &Source, path: &str) -> Result<Box<[u8]>, FieldError> {

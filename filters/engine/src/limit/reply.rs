@@ -1,12 +1,9 @@
 //! What a client is told: refusals, degraded answers, quota headers.
 
-use std::fmt::Write as _;
-
 use weir_protos::FieldError;
 use weir_protos::v1::RateLimitRule;
 use weir_protos::v1::at_limit::QuotaHeaders;
 
-use super::gcra::Rate;
 use crate::core::answer::{
     Client, Degrade, RESOURCE_EXHAUSTED, UNAVAILABLE, body, check_body, checked_headers,
     compile_degrade, content_type, reason_headers, seconds, status,
@@ -75,7 +72,7 @@ impl AtLimit {
     pub fn refusal(
         &self,
         rule: &str,
-        rate: Rate,
+        allowance: Allowance,
         wait: Nanos,
         client: Client<'_>,
         random: u64,
@@ -88,10 +85,10 @@ impl AtLimit {
         let mut headers = reason_headers("rate_limited", rule);
         headers.push(("retry-after".into(), retry_after.to_string()));
         if self.quota_headers != QuotaHeaders::Never {
-            headers.push(("ratelimit-policy".into(), policy_item(rule, rate)));
+            headers.push(("ratelimit-policy".into(), policy_item(rule, allowance)));
             headers.push(("ratelimit".into(), limit_item(rule, 0, seconds)));
             if self.draft_03 {
-                headers.extend(draft_03(rule, rate, 0, seconds));
+                headers.extend(draft_03(rule, allowance, 0, seconds));
             }
         }
         if client.is_grpc {
@@ -134,6 +131,14 @@ impl AtLimit {
     }
 }
 
+/// A quota as clients are told of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allowance {
+    pub tokens: u64,
+    /// The window in which it is restored.
+    pub seconds: u64,
+}
+
 /// The answer when shared state could not be had and the rule says DENY.
 pub fn state_unavailable(rule: &str, client: Client<'_>) -> LocalReply {
     let detail = format!("rate limit {rule} could not be decided; retry in 1 s");
@@ -161,8 +166,8 @@ pub fn state_unavailable(rule: &str, client: Client<'_>) -> LocalReply {
 
 /// An item of `RateLimit-Policy`: the quota and the window in which it is restored
 /// (draft-ietf-httpapi-ratelimit-headers-10, section 2.1).
-pub fn policy_item(rule: &str, rate: Rate) -> String {
-    format!("\"{rule}\";q={};w={}", rate.max, seconds(rate.fill_time()))
+pub fn policy_item(rule: &str, Allowance { tokens, seconds }: Allowance) -> String {
+    format!("\"{rule}\";q={tokens};w={seconds}")
 }
 
 /// An item of `RateLimit` (same draft, section 2.2).
@@ -171,9 +176,13 @@ pub fn limit_item(rule: &str, remaining: u64, reset: u64) -> String {
 }
 
 /// The three headers of draft-polli-ratelimit-headers-03, as Envoy's own limiters write them.
-pub fn draft_03(rule: &str, rate: Rate, remaining: u64, reset: u64) -> [(String, String); 3] {
-    let mut limit = rate.max.to_string();
-    let _ = write!(limit, ", {};w={};name=\"{rule}\"", rate.max, seconds(rate.fill_time()));
+pub fn draft_03(
+    rule: &str,
+    Allowance { tokens, seconds }: Allowance,
+    remaining: u64,
+    reset: u64,
+) -> [(String, String); 3] {
+    let limit = format!("{tokens}, {tokens};w={seconds};name=\"{rule}\"");
     [
         ("x-ratelimit-limit".into(), limit),
         ("x-ratelimit-remaining".into(), remaining.to_string()),

@@ -3,16 +3,18 @@
 use std::ops::RangeInclusive;
 use std::rc::Rc;
 
-use weir_protos::v1::rate_limit_rule::{Calendar, OnError, OnMatch, Scope};
+use weir_protos::v1::rate_limit_rule::{OnError, OnMatch, Scope};
 use weir_protos::v1::{RateLimitRule, mode};
 use weir_protos::{Duration, FieldError};
 
+use super::calendar::{Calendar, Filling};
 use super::cost::Cost;
 use super::gcra::Rate;
 use super::metrics::SERIES_PER_RULE;
 use super::overrides::Overrides;
-use super::reply::AtLimit;
+use super::reply::{Allowance, AtLimit};
 use super::table::Before;
+use crate::core::answer::seconds;
 use crate::core::checks::{self, Seconds};
 use crate::core::key::{self, Fingerprint, Key};
 use crate::core::matcher::{MatchDefaults, Matcher};
@@ -45,6 +47,7 @@ pub struct Rule {
     pub matcher: Matcher,
     pub stops: bool,
     pub key: Key,
+    pub filling: Filling,
     pub rate: Rate,
     pub overrides: Option<Overrides>,
     pub cost: Cost,
@@ -90,8 +93,9 @@ impl Rule {
         }
         let sets =
             if key.is_empty() { 1 } else { max_keys.div_ceil(KEYS_PER_SET).next_power_of_two() };
-        let rate = rate(Fields::of(source), path)?;
-        let overrides = Overrides::compile(source, &key, path)?;
+        let filling = Filling::compile(source, path)?;
+        let rate = rate(Fields::of(source), filling, path)?;
+        let overrides = Overrides::compile(source, &key, filling, path)?;
         let smallest = overrides.as_ref().map_or(rate.max, |them| them.smallest().min(rate.max));
         let cost = Cost::compile(source.cost.as_ref(), smallest, path)?;
         check_debt(&cost, rate, path)?;
@@ -101,6 +105,7 @@ impl Rule {
             enforced: enforced(source, path)?,
             matcher: Matcher::compile(source.r#match.as_ref(), &format!("{path}.match"), defaults)?,
             stops: source.on_match() == OnMatch::Stop,
+            filling,
             rate,
             overrides,
             cost,
@@ -123,10 +128,23 @@ impl Rule {
             RuleScope::Process => rate,
             RuleScope::Worker(given) => {
                 let share = rate.split(given.unwrap_or(workers));
+                let share = match self.filling {
+                    Filling::Steady => share,
+                    Filling::Calendar(_) => Calendar::rate(share.max),
+                };
                 // A request that fits into no worker's share would never pass.
                 Rate { max: share.max.max(self.cost.constant), ..share }
             }
         }
+    }
+
+    /// What clients are told of a bucket with this rate.
+    pub fn allowance(&self, rate: Rate) -> Allowance {
+        let window = match self.filling {
+            Filling::Steady => rate.fill_time(),
+            Filling::Calendar(calendar) => calendar.length(),
+        };
+        Allowance { tokens: rate.max, seconds: seconds(window) }
     }
 
     /// The most series of metrics that the rule can have.
@@ -136,6 +154,9 @@ impl Rule {
 
     /// The longest that a bucket of the rule takes to fill.
     pub fn fill_time(&self) -> Nanos {
+        if let Filling::Calendar(calendar) = self.filling {
+            return calendar.length();
+        }
         let overrides = self.overrides.as_ref().map_or(0, Overrides::fill_time);
         self.rate.fill_time().max(overrides)
     }
@@ -144,8 +165,6 @@ impl Rule {
 /// What the schema has a place for and this version does not do is refused, never ignored.
 fn refuse_what_is_not_built(source: &RateLimitRule, path: &str) -> Result<(), FieldError> {
     let fields = [
-        ("calendar", source.calendar() != Calendar::Unspecified),
-        ("utc_offset", !source.utc_offset.is_empty()),
         ("max_concurrent", source.max_concurrent.is_some()),
         ("exclude_upgrades", source.exclude_upgrades),
         ("priority", source.priority.is_some()),
@@ -184,7 +203,7 @@ impl<'p> Fields<'p> {
     }
 }
 
-pub fn rate(source: Fields<'_>, path: &str) -> Result<Rate, FieldError> {
+pub fn rate(source: Fields<'_>, filling: Filling, path: &str) -> Result<Rate, FieldError> {
     let count = |field: &str, value: Option<u64>, default: Option<u64>| {
         let path = format!("{path}.{field}");
         let Some(value) = value.or(default) else {
@@ -196,6 +215,18 @@ pub fn rate(source: Fields<'_>, path: &str) -> Result<Rate, FieldError> {
         Ok(value)
     };
     let max_tokens = count("max_tokens", source.max_tokens, None)?;
+    if let Filling::Calendar(_) = filling {
+        for (field, is_set) in [
+            ("tokens_per_fill", source.tokens_per_fill.is_some()),
+            ("fill_interval", source.fill_interval.is_some()),
+        ] {
+            if is_set {
+                let remedy = "does not go with `calendar`, which fills the bucket whole; remove it";
+                return Err(FieldError::at(format!("{path}.{field}"), remedy));
+            }
+        }
+        return Ok(Calendar::rate(max_tokens));
+    }
     let tokens_per_fill = count("tokens_per_fill", source.tokens_per_fill, Some(1))?;
     let path = format!("{path}.fill_interval");
     let interval = checks::duration(source.fill_interval, FILL_INTERVAL, &path)?;

@@ -6,6 +6,7 @@
 //! is forgotten without any effect, and otherwise the least is given away. (Forgetting the idlest
 //! instead would let a flood of one-off keys push out a key that is at its limit.)
 
+use super::calendar::{Filling, Moment};
 use super::gcra::{Bucket, Rate, epoch};
 use crate::core::bytes::Reader;
 use crate::core::key::Fingerprint;
@@ -28,6 +29,8 @@ const OWN: usize = 24;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Set {
+    /// Of all slots.
+    pub filling: Filling,
     /// Of the slots that have no terms of their own.
     pub terms: Terms,
     pub slots: Vec<Slot>,
@@ -59,17 +62,20 @@ pub struct Taken {
     pub is_new: bool,
     /// A bucket that was not full was forgotten to make room.
     pub evicted: bool,
+    /// The time by which the bucket counts.
+    pub now: Nanos,
     /// The slot is to be written whatever else happens: the clock stepped back, or the rate changed.
     pub is_changed: bool,
 }
 
-/// The rate that a key has now.
+/// What the policy says of a key's bucket now.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
     pub rate: Rate,
+    pub filling: Filling,
     /// When the rate came into force.
-    pub since: Nanos,
-    pub now: Nanos,
+    pub since: Moment,
+    pub moment: Moment,
 }
 
 impl Terms {
@@ -94,14 +100,43 @@ impl Terms {
         bucket.settle(self.rate, self.ceiling, now)
     }
 
-    /// Takes a bucket over to another rate, which is in force since `since`: use stays use, and what
+    /// Takes a bucket over to other terms, which are in force since `since`: use stays use, and what
     /// comes back after that comes at the new rate.
-    fn rescale(&self, bucket: &mut Bucket, to: Now) {
-        // A worker that still runs the old policy may have written later than that.
-        let is_newer = bucket.epoch.wrapping_sub(epoch(to.since)).wrapping_sub(1) < u32::MAX / 2;
-        let at = if is_newer { to.now } else { to.since.min(to.now) };
-        self.settle(bucket, at);
-        bucket.rescale(self.rate, to.rate, at);
+    fn rescale(&self, from: Filling, bucket: &mut Bucket, to: Now) {
+        let Now { rate, filling, since, moment } = to;
+        // A bucket that nobody asked for since the edit is taken over as it was then.
+        let used = match (from, filling) {
+            (Filling::Steady, Filling::Steady) => {
+                // A worker that still runs the old policy may have written later than that.
+                let is_newer =
+                    bucket.epoch.wrapping_sub(epoch(since.steady)).wrapping_sub(1) < u32::MAX / 2;
+                let at = if is_newer { moment.steady } else { since.steady.min(moment.steady) };
+                self.settle(bucket, at);
+                return bucket.rescale(self.rate, rate, at);
+            }
+            // A token is a token, whatever the quota.
+            (Filling::Calendar(_), Filling::Calendar(_)) if from == filling => return,
+            (Filling::Steady, Filling::Calendar(_)) => {
+                self.settle(bucket, since.steady);
+                bucket.used(self.rate, since.steady)
+            }
+            (Filling::Calendar(calendar), _) => calendar.used(bucket.tat, since.wall),
+        };
+        *bucket = Bucket::with_used(rate, used, filling.now(since));
+    }
+}
+
+/// Brings a slot to the present. Gives the time by which its bucket counts, and whether the slot was
+/// changed by more than time.
+fn bring(filling: Filling, terms: Terms, slot: &mut Slot, moment: Moment) -> (Nanos, bool) {
+    let terms = slot.own.unwrap_or(terms);
+    match filling {
+        Filling::Steady => (moment.steady, terms.settle(&mut slot.bucket, moment.steady)),
+        Filling::Calendar(calendar) => {
+            let (now, is_changed) = calendar.bring(&mut slot.bucket.tat, moment.wall);
+            terms.settle(&mut slot.bucket, now);
+            (now, is_changed)
+        }
     }
 }
 
@@ -113,16 +148,17 @@ impl Slot {
 }
 
 impl Set {
-    pub fn new(rate: Rate) -> Set {
-        Set { terms: Terms::new(rate), slots: Vec::with_capacity(1) }
+    pub fn new(filling: Filling, rate: Rate) -> Set {
+        Set { filling, terms: Terms::new(rate), slots: Vec::with_capacity(1) }
     }
 
-    /// `None` for what is not ours: another format, or a stranger's value. After the version comes a
-    /// bit for each slot, which tells whether its own terms follow it.
+    /// `None` for what is not ours: another format, or a stranger's value. After the version come a
+    /// bit for each slot, which tells whether its own terms follow it, and how the buckets fill.
     pub fn read(bytes: &[u8]) -> Option<Set> {
         let (header, body) = bytes.split_at_checked(HEADER)?;
         let (version, rest) = header.split_at_checked(8)?;
-        let &[VERSION, with_own, 0, 0, 0, 0, 0, 0] = version else { return None };
+        let &[VERSION, with_own, period, low, high, 0, 0, 0] = version else { return None };
+        let filling = Filling::from_bytes([period, low, high])?;
         let own_bytes = (with_own.count_ones() as usize).saturating_mul(OWN);
         let slot_bytes = body.len().checked_sub(own_bytes)?;
         let count = slot_bytes / SLOT;
@@ -145,14 +181,15 @@ impl Set {
             slots.push(Slot { fingerprint, bucket, own });
         }
         // A bit of a slot that is not there has left bytes unread.
-        numbers.0.is_empty().then_some(Set { terms, slots })
+        numbers.0.is_empty().then_some(Set { filling, terms, slots })
     }
 
     pub fn write(&self, out: &mut Vec<u8>) {
         out.clear();
         let bits = self.slots.iter().rev();
         let with_own = bits.fold(0_u8, |bits, slot| (bits << 1) | u8::from(slot.own.is_some()));
-        out.extend_from_slice(&[VERSION, with_own, 0, 0, 0, 0, 0, 0]);
+        let [period, low, high] = self.filling.to_bytes();
+        out.extend_from_slice(&[VERSION, with_own, period, low, high, 0, 0, 0]);
         self.terms.write(out);
         for Slot { fingerprint, bucket, own } in &self.slots {
             out.extend_from_slice(&fingerprint.to_le_bytes());
@@ -166,16 +203,25 @@ impl Set {
         }
     }
 
-    /// Takes the set over to another rate; slots with terms of their own stay. True where the set
-    /// changed.
+    /// Takes the set over to other terms; slots with a rate of their own keep it, as far as it goes
+    /// with how the set is filled now. True where the set changed.
     pub fn rescale(&mut self, to: Now) -> bool {
-        let Set { terms, slots } = self;
-        if terms.rate == to.rate {
+        let Set { filling, terms, slots } = self;
+        if terms.rate == to.rate && *filling == to.filling {
             return false;
         }
-        for slot in slots.iter_mut().filter(|slot| slot.own.is_none()) {
-            terms.rescale(&mut slot.bucket, to);
+        for slot in slots.iter_mut() {
+            match &mut slot.own {
+                None => terms.rescale(*filling, &mut slot.bucket, to),
+                Some(own) if *filling != to.filling => {
+                    let rate = Rate { max: own.rate.max, ..to.rate };
+                    own.rescale(*filling, &mut slot.bucket, Now { rate, ..to });
+                    own.rate = rate;
+                }
+                Some(_) => {}
+            }
         }
+        *filling = to.filling;
         *terms = Terms { rate: to.rate, ceiling: terms.ceiling.max(to.rate.max) };
         true
     }
@@ -183,36 +229,33 @@ impl Set {
     /// Takes the settled slot of a key out of the set, to be changed and put back with
     /// [`Set::put`]. A key that the set does not know gets a full bucket.
     pub fn take(&mut self, fingerprint: Fingerprint, to: Now) -> Taken {
-        let now = to.now;
+        let moment = to.moment;
         if let Some(place) = self.slots.iter().position(|slot| slot.fingerprint == fingerprint) {
             let mut slot = self.slots.swap_remove(place);
             let is_adopted = self.adopt(&mut slot, to);
-            let has_stepped = slot.own.unwrap_or(self.terms).settle(&mut slot.bucket, now);
-            return Taken {
-                slot,
-                is_new: false,
-                evicted: false,
-                is_changed: has_stepped | is_adopted,
-            };
+            let (now, is_stepped) = bring(self.filling, self.terms, &mut slot, moment);
+            let is_changed = is_adopted | is_stepped;
+            return Taken { slot, is_new: false, evicted: false, now, is_changed };
         }
         let mut evicted = false;
         if self.slots.len() >= WAYS {
-            let Set { terms, slots } = self;
-            for slot in slots.iter_mut() {
-                slot.own.unwrap_or(*terms).settle(&mut slot.bucket, now);
-            }
+            let Set { filling, terms, slots } = self;
             // By tokens: where rates differ, time would tell a slow bucket from a fast one.
-            let used = |slot: &Slot| slot.bucket.used(slot.own.unwrap_or(*terms).rate, now);
-            let nearest =
-                slots.iter().enumerate().min_by_key(|(_, slot)| (used(slot), slot.bucket.tat));
-            if let Some((place, slot)) = nearest {
-                evicted = !slot.bucket.is_full(now);
+            let mut used = |slot: &mut Slot| {
+                let (now, _) = bring(*filling, *terms, slot, moment);
+                let rate = slot.own.unwrap_or(*terms).rate;
+                (slot.bucket.used(rate, now), slot.bucket.tat, slot.bucket.is_full(now))
+            };
+            let nearest = slots.iter_mut().map(&mut used).enumerate().min_by_key(|(_, it)| *it);
+            if let Some((place, (.., is_full))) = nearest {
+                evicted = !is_full;
                 slots.swap_remove(place);
             }
         }
+        let now = to.filling.now(moment);
         let own = (to.rate != self.terms.rate).then(|| Terms::new(to.rate));
         let slot = Slot { fingerprint, bucket: Bucket::full(now), own };
-        Taken { slot, is_new: true, evicted, is_changed: false }
+        Taken { slot, is_new: true, evicted, now, is_changed: false }
     }
 
     /// Notes that a slot of the set may be used up to `ceiling`.
@@ -225,12 +268,13 @@ impl Set {
         self.slots.push(slot);
     }
 
-    /// The settled slot of a key, if the set knows it, at the rate that it has.
-    pub fn known(&mut self, fingerprint: Fingerprint, now: Nanos) -> Option<Slot> {
+    /// The settled slot of a key, if the set knows it, at the rate that it has; and the time by which
+    /// its bucket counts.
+    pub fn known(&mut self, fingerprint: Fingerprint, moment: Moment) -> Option<(Slot, Nanos)> {
         let place = self.slots.iter().position(|slot| slot.fingerprint == fingerprint)?;
         let mut slot = self.slots.swap_remove(place);
-        slot.own.unwrap_or(self.terms).settle(&mut slot.bucket, now);
-        Some(slot)
+        let (now, _) = bring(self.filling, self.terms, &mut slot, moment);
+        Some((slot, now))
     }
 
     /// Takes a slot over to the rate that its key has now. True where that is another one.
@@ -238,7 +282,7 @@ impl Set {
         let terms = slot.own.unwrap_or(self.terms);
         let is_other = terms.rate != to.rate;
         if is_other {
-            terms.rescale(&mut slot.bucket, to);
+            terms.rescale(self.filling, &mut slot.bucket, to);
         }
         let ceiling = terms.ceiling.max(to.rate.max);
         if to.rate == self.terms.rate {
@@ -259,11 +303,15 @@ mod tests {
     const RATE: Rate = Rate { per_token: 1000, max: 10 };
 
     fn at(now: Nanos) -> Now {
-        Now { rate: RATE, since: 0, now }
+        Now { rate: RATE, filling: Filling::Steady, since: moment(0), moment: moment(now) }
+    }
+
+    fn moment(steady: Nanos) -> Moment {
+        Moment { steady, wall: 0 }
     }
 
     fn filled(used: &[u64]) -> Set {
-        let mut set = Set::new(RATE);
+        let mut set = Set::new(Filling::Steady, RATE);
         for (fingerprint, used) in (0..).zip(used) {
             let mut slot = set.take(fingerprint, at(0)).slot;
             (0..*used).for_each(|_| slot.bucket.take(RATE, 1, 0));
@@ -278,7 +326,7 @@ mod tests {
         let taken = set.take(77, at(0));
         set.put(taken.slot);
         assert!(taken.evicted);
-        assert!(set.known(2, 0).is_none() && set.known(1, 0).is_some());
+        assert!(set.known(2, moment(0)).is_none() && set.known(1, moment(0)).is_some());
         // Two tokens later key 77 is full again, and goes without being missed.
         let mut set = filled(&[5, 9, 3, 5, 5, 5, 5, 5]);
         assert!(set.take(77, at(0)).evicted);
@@ -319,7 +367,7 @@ mod tests {
     #[test]
     fn a_key_with_a_rate_of_its_own_lives_among_the_others() {
         let fast = Rate { per_token: 10, max: 100 };
-        let own = |now| Now { rate: fast, since: 0, now };
+        let own = |now| Now { rate: fast, ..at(now) };
         let mut set = filled(&[5, 2]);
         let taken = set.take(9, own(0));
         assert_eq!((taken.is_new, taken.slot.rate(&set)), (true, fast));
@@ -329,7 +377,7 @@ mod tests {
         let mut bytes = Vec::new();
         set.write(&mut bytes);
         let mut set = Set::read(&bytes).unwrap();
-        assert_eq!(set.known(0, 0).unwrap().bucket.available(RATE, 0), 5);
+        assert_eq!(set.known(0, moment(0)).unwrap().0.bucket.available(RATE, 0), 5);
         // The override goes: 40 used of what are ten now.
         let taken = set.take(9, at(0));
         assert!(taken.is_changed && taken.slot.own.is_none());
@@ -344,11 +392,11 @@ mod tests {
     fn the_least_is_given_away_in_tokens() {
         let fast = Rate { per_token: 1, max: 1000 };
         let mut set = filled(&[5, 5, 5, 5, 5, 5, 5]);
-        let mut slot = set.take(50, Now { rate: fast, since: 0, now: 0 }).slot;
+        let mut slot = set.take(50, Now { rate: fast, ..at(0) }).slot;
         (0..500).for_each(|_| slot.bucket.take(fast, 1, 0));
         set.put(slot);
         assert!(set.take(77, at(0)).evicted);
-        assert!(set.known(50, 0).is_some());
+        assert!(set.known(50, moment(0)).is_some());
     }
 
     proptest! {
