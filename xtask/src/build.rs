@@ -29,9 +29,11 @@ enum Kind {
     Noop,
     /// Times the engine inside Envoy, for the benchmark: made as a filter is.
     Loop,
+    /// A filter with a fault on purpose, for tests.
+    Faulty,
 }
 
-pub const MODULES: [Module; 6] = [
+pub const MODULES: [Module; 7] = [
     Module { package: "weir-rate-limit", artefact: "weir_rate_limit", kind: Kind::Filter },
     Module {
         package: "weir-circuit-breaker",
@@ -41,6 +43,7 @@ pub const MODULES: [Module; 6] = [
     Module { package: "weir-trace-context", artefact: "weir_trace_context", kind: Kind::Filter },
     Module { package: "weir-traffic-color", artefact: "weir_traffic_color", kind: Kind::Filter },
     Module { package: "weir-color-loop", artefact: "color_loop", kind: Kind::Loop },
+    Module { package: "weir-trap-limit", artefact: "trap_limit", kind: Kind::Faulty },
     Module { package: "weir-noop-sdk", artefact: "noop_sdk", kind: Kind::Noop },
 ];
 
@@ -83,7 +86,7 @@ fn build(toolchain: &WasmToolchain, module: &Module) -> Result<(PathBuf, Vec<u8>
         .with_extension("wasm");
     let linked = fs::read(&linked).with_context(|| shown(&linked))?;
     let finished = match module.kind {
-        Kind::Filter | Kind::Loop => postlink::run(&linked)?,
+        Kind::Filter | Kind::Loop | Kind::Faulty => postlink::run(&linked)?,
         Kind::Noop => linked,
     };
     let file = make_artefacts()?.join(module.artefact).with_extension("wasm");
@@ -128,6 +131,7 @@ mod tests {
                 Kind::Filter => module.package.replacen("weir-", "filters/", 1),
                 Kind::Noop => "integration-tests/noop-sdk".to_owned(),
                 Kind::Loop => "integration-tests/color-loop".to_owned(),
+                Kind::Faulty => "integration-tests/trap-limit".to_owned(),
             };
             assert!(workspace.contains(&format!("\"{folder}\"")), "{folder}");
         }

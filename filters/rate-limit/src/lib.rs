@@ -15,6 +15,8 @@ weir_host::module!(RateLimit);
 impl Filter for RateLimit {
     const SECTION: Section = Section::RateLimit;
     const NAME: &'static str = "rate_limit";
+    // What is in flight is so until the stream ends.
+    const KEEPS_STREAMS: bool = true;
     type Worker = Worker;
     type Stream = ResponsePlan;
 
@@ -54,7 +56,11 @@ impl Filter for RateLimit {
         upstream: &HeaderMap,
         ports: &mut HostPorts,
     ) -> Effects {
-        std::mem::take(plan).respond(worker, upstream, ports).into()
+        plan.respond(worker, upstream, ports).into()
+    }
+
+    fn on_log(plan: ResponsePlan, worker: &mut Worker, ports: &mut HostPorts) {
+        plan.end(worker, ports);
     }
 
     fn tick(&mut self, ports: &mut HostPorts) {

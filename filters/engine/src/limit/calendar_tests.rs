@@ -218,7 +218,7 @@ fn overrides_costs_and_debts() {
     assert_eq!((0..9).filter(|_| vm.user("carl").passes()).count(), 2);
     assert_eq!((0..9).filter(|_| vm.user("bob").passes()).count(), 9);
     // A debt ends with its window.
-    let plan = vm.user("dora").response.unwrap();
+    let mut plan = vm.user("dora").response.unwrap();
     let response = crate::core::headers::HeaderMap::from_pairs(&[("x-used", "1000")]);
     plan.respond(&mut vm.worker, &response, &mut vm.ports);
     set_wall(&mut vm, 59.0);

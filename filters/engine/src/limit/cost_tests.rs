@@ -22,6 +22,7 @@ impl Vm {
     /// The response of a request that passed.
     fn answer(&mut self, decision: Decision, headers: &[(&str, &str)]) {
         let plan = decision.response.expect("the response tells the cost");
+        let mut plan = plan;
         assert!(plan.reads_response());
         plan.respond(&mut self.worker, &HeaderMap::from_pairs(headers), &mut self.ports);
     }

@@ -10,9 +10,10 @@ use super::bucket::{Ask, Bill, Buckets, Effort, Take};
 use super::calendar::{Filling, Moment};
 use super::cost::ResponseCost;
 use super::crew::Crew;
+use super::flight::{Flight, Start};
 use super::metrics::{Counters, Outcome};
 use super::overrides::Terms;
-use super::reply::{Allowance, draft_03, limit_item, policy_item, state_unavailable};
+use super::reply::{Exceeded, draft_03, limit_item, policy_item, state_unavailable};
 use super::rule::{Rule, RuleScope};
 use super::table::resize;
 use super::worker::Worker;
@@ -22,15 +23,18 @@ use crate::core::answer::{
 use crate::core::effects::{Effects, HeaderEdit};
 use crate::core::headers::HeaderMap;
 use crate::core::index::Index;
-use crate::core::key::{KeyOutcome, Secret, sticky_share};
+use crate::core::key::{Fingerprint, KeyOutcome, Secret, sticky_share};
 use crate::core::policy::Common;
-use crate::core::ports::{Clock, Metrics, Nanos, Ports, Rng, SharedStore};
+use crate::core::ports::{Clock, Metrics, Nanos, Ports, Rng, SharedStore, labels as labels_of};
 use crate::core::reply::{LocalReply, trace_id};
 use crate::core::request::Request;
 use crate::core::rules::{Ids, check_unindexed};
 
 /// More rules than this are a mistake, or work for a service.
 const MAX_RULES: usize = 10_000;
+
+/// How often the gauge of requests in flight is renewed. 0.5 s.
+const TELL_FLIGHTS: Nanos = 500_000_000;
 
 /// What is to be done with a request, and with its response.
 #[derive(Debug, Default, PartialEq)]
@@ -46,6 +50,22 @@ pub struct ResponsePlan {
     pub quota: Option<Quota>,
     /// What the response will say of the cost.
     pub bills: Vec<PendingBill>,
+    /// What is in flight until the stream ends.
+    pub flights: Vec<HeldFlight>,
+}
+
+#[derive(Debug, PartialEq)]
+pub struct HeldFlight {
+    flight: Flight,
+    /// It ends as well when the stream becomes a tunnel.
+    ends_with_upgrade: Option<Upgrade>,
+}
+
+/// What the request asks to become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Upgrade {
+    Upgrade,
+    Connect,
 }
 
 #[derive(Debug, PartialEq)]
@@ -69,19 +89,47 @@ pub struct Quota {
 impl ResponsePlan {
     /// Whether the plan depends on what the upstream sent.
     pub fn reads_response(&self) -> bool {
-        self.quota.is_some() || !self.bills.is_empty()
+        let may_upgrade = |held: &HeldFlight| held.ends_with_upgrade.is_some();
+        self.quota.is_some() || !self.bills.is_empty() || self.flights.iter().any(may_upgrade)
+    }
+
+    /// Ends what is in flight, when the stream is over.
+    pub fn end(self, worker: &mut Worker, ports: &mut (impl SharedStore + Clock)) {
+        for held in &self.flights {
+            worker.flights.end(&held.flight, ports.now(), ports);
+        }
+    }
+
+    fn end_upgraded(
+        &mut self,
+        worker: &mut Worker,
+        upstream: &HeaderMap,
+        ports: &mut (impl SharedStore + Clock),
+    ) {
+        let status = upstream.get(b":status").unwrap_or_default();
+        let is_tunnel = |upgrade| match upgrade {
+            Upgrade::Upgrade => status == b"101",
+            Upgrade::Connect => status.first() == Some(&b'2'),
+        };
+        let upgraded = |held: &mut HeldFlight| held.ends_with_upgrade.is_some_and(is_tunnel);
+        for held in self.flights.extract_if(.., upgraded) {
+            worker.flights.end(&held.flight, ports.now(), ports);
+        }
     }
 
     /// Charges what the response says that it cost, and gives its edits.
     pub fn respond(
-        self,
+        &mut self,
         worker: &mut Worker,
         upstream: &HeaderMap,
         ports: &mut (impl SharedStore + Clock),
     ) -> Vec<HeaderEdit> {
+        if self.flights.iter().any(|held| held.ends_with_upgrade.is_some()) {
+            self.end_upgraded(worker, upstream, ports);
+        }
         if !self.bills.is_empty() {
             let moment = Moment { steady: ports.now(), wall: ports.wall() };
-            for PendingBill { bill, cost, is_local } in &self.bills {
+            for PendingBill { bill, cost, is_local } in &std::mem::take(&mut self.bills) {
                 match is_local {
                     true => cost.settle(bill, upstream, moment, &mut worker.local),
                     false => cost.settle(bill, upstream, moment, ports),
@@ -94,10 +142,11 @@ impl ResponsePlan {
     /// The edits, given what the upstream sent. Quota headers of the upstream's stay where they are
     /// the stricter ones: an intermediary should not loosen them
     /// (draft-ietf-httpapi-ratelimit-headers-10, section 6.3).
-    fn edits(self, upstream: &HeaderMap) -> Vec<HeaderEdit> {
+    fn edits(&mut self, upstream: &HeaderMap) -> Vec<HeaderEdit> {
+        let headers = std::mem::take(&mut self.headers).into_iter();
         let mut edits: Vec<HeaderEdit> =
-            self.headers.into_iter().map(|(name, value)| HeaderEdit::Set(name, value)).collect();
-        let Some(quota) = self.quota else { return edits };
+            headers.map(|(name, value)| HeaderEdit::Set(name, value)).collect();
+        let Some(quota) = self.quota.take() else { return edits };
         let stricter = |name: &[u8], read: fn(&[u8]) -> Option<u64>| {
             upstream.all(name).filter_map(read).any(|remaining| remaining <= quota.remaining)
         };
@@ -135,6 +184,9 @@ pub struct Limiter {
     /// Attribute that marks a request as charged.
     mark: String,
     splits: bool,
+    /// Rules that count what is in flight, and when the count was last told.
+    counts_flights: Vec<usize>,
+    told_at: Option<Nanos>,
     /// Rules whose costs are headers.
     priced: Vec<usize>,
     /// When the policy came into force.
@@ -143,6 +195,7 @@ pub struct Limiter {
     found: Vec<u32>,
     taken: Vec<Taken>,
     allowed: Vec<usize>,
+    flights: Vec<HeldFlight>,
 }
 
 /// A token taken for the request in hand.
@@ -185,6 +238,10 @@ impl Limiter {
             labelled: labelled(&rules, common.max_series),
             mark: format!("weir.charged.{}", common.identity.state_prefix),
             splits: rules.iter().any(|rule| rule.scope == RuleScope::Worker(None)),
+            counts_flights: (0..rules.len())
+                .filter(|rule| rules.get(*rule).is_some_and(|rule| rule.in_flight.is_some()))
+                .collect(),
+            told_at: None,
             priced: (0..rules.len())
                 .filter(|rule| rules.get(*rule).is_some_and(|rule| rule.cost.reads_headers()))
                 .collect(),
@@ -192,6 +249,7 @@ impl Limiter {
             found: Vec::new(),
             taken: Vec::new(),
             allowed: Vec::new(),
+            flights: Vec::new(),
             rules,
             index,
             common,
@@ -216,6 +274,12 @@ impl Limiter {
         let since = Moment { steady: ports.now(), wall: ports.wall() };
         self.since = since;
         for rule in &mut self.rules {
+            if let Some(in_flight) = &rule.in_flight {
+                in_flight.place.prepare(ports);
+            }
+            if !rule.has_bucket {
+                continue;
+            }
             if !rule.key.is_empty() {
                 rule.before = resize(&rule.state, rule.sets, rule.fill_time(), since.steady, ports);
             } else if rule.scope == RuleScope::Process {
@@ -240,7 +304,9 @@ impl Limiter {
             found,
             taken,
             allowed,
+            flights,
             since,
+            counts_flights,
             ..
         } = self;
         let mut request = Request::new(headers);
@@ -254,26 +320,32 @@ impl Limiter {
         }
         // Envoy sets this header when a redirect of the upstream's makes it run the chain again,
         // but a client inside the mesh may set it as well: only the mark proves it.
-        if headers.get(b"x-envoy-original-url").is_some()
-            && ports.attribute(mark.as_bytes()).is_some()
-        {
+        let is_redirected = headers.get(b"x-envoy-original-url").is_some()
+            && ports.attribute(mark.as_bytes()).is_some();
+        if is_redirected {
             counters.redirected();
-            return Decision::default();
+            // It is charged already, but its first flight is over.
+            if counts_flights.is_empty() {
+                return Decision::default();
+            }
         }
         let Some(secret) = worker.secret(ports) else { return Decision::default() };
         let now = ports.now();
         crew.serve(now, ports);
         taken.clear();
         allowed.clear();
+        flights.clear();
         let bench = Bench {
             workers: crew.count(),
             since: *since,
             moment: since.after(now),
             has_wall: false,
+            is_redirected,
             rules,
             found,
             taken,
             allowed,
+            flights,
             counters,
             secret,
         };
@@ -286,7 +358,25 @@ impl Limiter {
         if !self.rules.is_empty() {
             self.crew.tick(self.splits, now, ports);
         }
+        self.tell_flights(now, ports);
         self.flush(ports);
+    }
+
+    /// How many requests are in flight under each rule that limits them: of all workers together, as
+    /// they have told.
+    fn tell_flights(&mut self, now: Nanos, ports: &mut (impl SharedStore + Metrics)) {
+        if self.told_at.is_some_and(|at| now.abs_diff(at) < TELL_FLIGHTS) {
+            return;
+        }
+        self.told_at = Some(now);
+        for place in &self.counts_flights {
+            let Some(rule) = self.rules.get(*place) else { continue };
+            let total = rule.in_flight.as_ref().and_then(|it| it.place.total(now, ports));
+            if let Some(total) = total.filter(|_| *place < self.labelled) {
+                let labels = [("policy", &*self.common.identity.policy), ("rule", &*rule.id)];
+                ports.gauge(&format!("{}weir_rate_limit_in_flight", labels_of(&labels)), total);
+            }
+        }
     }
 
     /// Writes the counters that have gathered.
@@ -310,12 +400,15 @@ struct Bench<'r> {
     taken: &'r mut Vec<Taken>,
     /// Rules that let the request pass without a token.
     allowed: &'r mut Vec<usize>,
+    flights: &'r mut Vec<HeldFlight>,
     counters: &'r mut Counters,
     workers: u32,
     since: Moment,
     moment: Moment,
     /// The wall clock was read; else it is as far on as the steady one.
     has_wall: bool,
+    /// The request was charged when it came the first time.
+    is_redirected: bool,
     secret: Secret,
 }
 
@@ -387,6 +480,10 @@ impl<'r> Bench<'r> {
         if !bills.is_empty() {
             decision.response.get_or_insert_default().bills = bills;
         }
+        if !self.flights.is_empty() {
+            let plan = decision.response.get_or_insert_default();
+            plan.flights = std::mem::take(self.flights);
+        }
         if let Some(quota) = self.quota() {
             decision.response.get_or_insert_default().quota = Some(quota);
         }
@@ -411,18 +508,69 @@ impl<'r> Bench<'r> {
         };
         let rate = match terms {
             Some(Terms::Unlimited) => {
-                self.allowed.push(place);
+                if !self.is_redirected {
+                    self.allowed.push(place);
+                }
                 return Verdict::Admit;
             }
             Some(Terms::Rate(rate)) => rate,
             None => rule.rate,
         };
-        let ask = Ask {
-            fingerprint,
-            rate: rule.share_of(rate, self.workers),
-            tokens: rule.cost.of_request(request.headers),
-            reserve: 0,
-        };
+        if rule.has_bucket && !self.is_redirected {
+            let ask = Ask {
+                fingerprint,
+                rate: rule.share_of(rate, self.workers),
+                tokens: rule.cost.of_request(request.headers),
+                reserve: 0,
+            };
+            match self.take(place, rule, ask, worker, ports) {
+                Take::Admitted { remaining } => {
+                    self.taken.push(Taken { rule: place, ask, remaining });
+                }
+                Take::Refused { wait } => {
+                    let allowance = rule.allowance(ask.rate);
+                    return self.exceeded(
+                        rule,
+                        Exceeded::Quota { allowance, wait },
+                        fingerprint,
+                        ports,
+                    );
+                }
+                Take::Failed => return failed(rule),
+            }
+        } else if !self.is_redirected {
+            self.allowed.push(place);
+        }
+        let Some(in_flight) = &rule.in_flight else { return Verdict::Admit };
+        let most = rule.most_in_flight(in_flight.most, self.workers);
+        let (now, mut contention) = (self.moment.steady, 0);
+        let (start, flight) =
+            worker.flights.start(&in_flight.place, fingerprint, most, now, ports, &mut contention);
+        self.counters.effort(place, contention, 0);
+        if let Some(flight) = flight {
+            let upgrade = upgrade(request).filter(|_| in_flight.excludes_upgrades);
+            self.flights.push(HeldFlight { flight, ends_with_upgrade: upgrade });
+            return Verdict::Admit;
+        }
+        // The token of this very rule was not spent after all.
+        if let Some(item) = self.taken.pop_if(|item| item.rule == place) {
+            self.return_token(&item, worker, ports);
+        }
+        self.allowed.pop_if(|rule| *rule == place);
+        match start {
+            Start::Full => self.exceeded(rule, Exceeded::InFlight { most }, fingerprint, ports),
+            _ => failed(rule),
+        }
+    }
+
+    fn take(
+        &mut self,
+        place: usize,
+        rule: &'r Rule,
+        ask: Ask,
+        worker: &mut Worker,
+        ports: &mut impl Ports,
+    ) -> Take {
         if rule.filling != Filling::Steady && !std::mem::replace(&mut self.has_wall, true) {
             self.moment.wall = ports.wall();
         }
@@ -433,23 +581,22 @@ impl<'r> Bench<'r> {
             RuleScope::Worker(_) => buckets.take(ask, &mut worker.local, leases, &mut effort),
         };
         self.counters.effort(place, effort.contention, effort.evictions);
-        match take {
-            Take::Admitted { remaining } => {
-                self.taken.push(Taken { rule: place, ask, remaining });
-                Verdict::Admit
-            }
-            Take::Refused { wait } => {
-                let share = if rule.key.is_empty() { ports.random() } else { fingerprint };
-                if enforces && sticky_share(share) < rule.enforced {
-                    Verdict::Refuse(Refusal::Limit { wait, allowance: rule.allowance(ask.rate) })
-                } else {
-                    Verdict::Pass(Outcome::ShadowLimited)
-                }
-            }
-            Take::Failed if enforces && rule.denies_on_error => {
-                Verdict::Refuse(Refusal::Unavailable)
-            }
-            Take::Failed => Verdict::Pass(Outcome::ErrorAllowed),
+        take
+    }
+
+    /// The limit is met: whether the request feels it.
+    fn exceeded(
+        &self,
+        rule: &Rule,
+        exceeded: Exceeded,
+        fingerprint: Fingerprint,
+        ports: &mut impl Ports,
+    ) -> Verdict {
+        let share = if rule.key.is_empty() { ports.random() } else { fingerprint };
+        if rule.mode == mode::Value::Enforce && sticky_share(share) < rule.enforced {
+            Verdict::Refuse(Refusal::Limit(exceeded))
+        } else {
+            Verdict::Pass(Outcome::ShadowLimited)
         }
     }
 
@@ -478,16 +625,21 @@ impl<'r> Bench<'r> {
     }
 
     /// A refusal takes nothing: what other rules gave goes back before the reply.
-    fn give_back(&self, worker: &mut Worker, store: &mut impl SharedStore) {
+    fn give_back(&mut self, worker: &mut Worker, ports: &mut impl Ports) {
         for item in &*self.taken {
-            let Some(rule) = self.rules.get(item.rule) else { continue };
-            let (buckets, leases) = (self.buckets(rule), &mut worker.leases);
-            match rule.scope {
-                RuleScope::Process => buckets.give_back(item.ask, store, leases),
-                RuleScope::Worker(_) => {
-                    buckets.give_back(item.ask, &mut worker.local, leases);
-                }
-            }
+            self.return_token(item, worker, ports);
+        }
+        for held in self.flights.drain(..) {
+            worker.flights.end(&held.flight, self.moment.steady, ports);
+        }
+    }
+
+    fn return_token(&self, item: &Taken, worker: &mut Worker, store: &mut impl SharedStore) {
+        let Some(rule) = self.rules.get(item.rule) else { return };
+        let (buckets, leases) = (self.buckets(rule), &mut worker.leases);
+        match rule.scope {
+            RuleScope::Process => buckets.give_back(item.ask, store, leases),
+            RuleScope::Worker(_) => buckets.give_back(item.ask, &mut worker.local, leases),
         }
     }
 
@@ -537,6 +689,22 @@ impl<'r> Bench<'r> {
     }
 }
 
+/// Shared state could not be had, and the rule decides.
+fn failed(rule: &Rule) -> Verdict {
+    if rule.mode == mode::Value::Enforce && rule.denies_on_error {
+        Verdict::Refuse(Refusal::Unavailable)
+    } else {
+        Verdict::Pass(Outcome::ErrorAllowed)
+    }
+}
+
+fn upgrade(request: &Request<'_>) -> Option<Upgrade> {
+    if request.method == b"CONNECT" {
+        return Some(Upgrade::Connect);
+    }
+    request.headers.get(b"upgrade").map(|_| Upgrade::Upgrade)
+}
+
 impl Decision {
     /// What the access log will say.
     fn say(&mut self, word: &str, rule: &Rule) {
@@ -568,7 +736,7 @@ fn buckets(rule: &Rule, workers: u32, since: Moment, moment: Moment) -> Buckets<
 }
 
 enum Refusal {
-    Limit { wait: Nanos, allowance: Allowance },
+    Limit(Exceeded),
     MissingKey,
     Unavailable,
 }
@@ -593,7 +761,7 @@ fn refuse(rule: &Rule, refusal: Refusal, client: Client<'_>, random: u64) -> Ref
         Refusal::Unavailable => {
             reply(Outcome::ErrorDenied, "error", state_unavailable(&rule.id, client))
         }
-        Refusal::Limit { wait, allowance } => {
+        Refusal::Limit(exceeded) => {
             let degrade = rule.at_limit.degrade.as_ref();
             if let Some(Degrade { marker, way: DegradeWay::RequestHeader(name, value) }) = degrade {
                 let action = Action::GoOn {
@@ -605,7 +773,7 @@ fn refuse(rule: &Rule, refusal: Refusal, client: Client<'_>, random: u64) -> Ref
             match degrade.and_then(|way| degraded(&rule.id, way, RESOURCE_EXHAUSTED, client)) {
                 Some(answer) => reply(Outcome::Degraded, "degraded", answer),
                 None => {
-                    let refusal = rule.at_limit.refusal(&rule.id, allowance, wait, client, random);
+                    let refusal = rule.at_limit.refusal(&rule.id, exceeded, client, random);
                     reply(Outcome::Limited, "limited", refusal)
                 }
             }

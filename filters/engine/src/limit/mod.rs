@@ -1,7 +1,8 @@
 //! Token-bucket rate limiting.
 //!
 //! `gcra` is the arithmetic of one bucket, `calendar` that of quotas, `slots` how buckets lie in shared data, `lease` what a
-//! worker holds of them, `bucket` a decision over the three, `rule`, `overrides`,
+//! worker holds of them, `bucket` a decision over the three,
+//! `flight` what is in flight, `rule`, `overrides`,
 //! `cost` and `limiter` the policy.
 
 // Time and counts saturate: an overflow must not change sides.
@@ -11,6 +12,7 @@ mod bucket;
 pub mod calendar;
 mod cost;
 mod crew;
+mod flight;
 pub mod gcra;
 mod lease;
 mod limiter;

@@ -68,27 +68,41 @@ impl AtLimit {
         })
     }
 
-    /// The refusal of `rule` when a token is there again after `wait`.
+    /// The refusal of `rule`.
     pub fn refusal(
         &self,
         rule: &str,
-        allowance: Allowance,
-        wait: Nanos,
+        exceeded: Exceeded,
         client: Client<'_>,
         random: u64,
     ) -> LocalReply {
+        let (reason, title, wait) = match exceeded {
+            Exceeded::Quota { wait, .. } => ("rate_limited", "Quota exceeded", wait),
+            Exceeded::InFlight { .. } => {
+                ("too_many_in_flight", "Too many requests in flight", IN_FLIGHT_WAIT)
+            }
+        };
         let seconds = seconds(wait);
         let spread = seconds.saturating_mul(self.jitter_percent.into()) / 100;
         // Up to `spread` more, ends included.
         let jitter = random.checked_rem(spread.saturating_add(1)).unwrap_or(0);
         let retry_after = seconds.saturating_add(jitter);
-        let mut headers = reason_headers("rate_limited", rule);
+        let mut headers = reason_headers(reason, rule);
         headers.push(("retry-after".into(), retry_after.to_string()));
         if self.quota_headers != QuotaHeaders::Never {
-            headers.push(("ratelimit-policy".into(), policy_item(rule, allowance)));
-            headers.push(("ratelimit".into(), limit_item(rule, 0, seconds)));
-            if self.draft_03 {
-                headers.extend(draft_03(rule, allowance, 0, seconds));
+            match exceeded {
+                Exceeded::Quota { allowance, .. } => {
+                    headers.push(("ratelimit-policy".into(), policy_item(rule, allowance)));
+                    headers.push(("ratelimit".into(), limit_item(rule, 0, seconds)));
+                    if self.draft_03 {
+                        headers.extend(draft_03(rule, allowance, 0, seconds));
+                    }
+                }
+                Exceeded::InFlight { most } => {
+                    let policy = format!("\"{rule}\";q={most};qu=\"concurrent-requests\"");
+                    headers.push(("ratelimit-policy".into(), policy));
+                    headers.push(("ratelimit".into(), format!("\"{rule}\";r=0")));
+                }
             }
         }
         if client.is_grpc {
@@ -99,7 +113,15 @@ impl AtLimit {
             headers.retain(|(known, _)| known != name);
             headers.push((name.clone(), value.clone()));
         }
-        let detail = format!("rate limit {rule} is used up; retry in {retry_after} s");
+        let detail = match exceeded {
+            Exceeded::Quota { .. } => {
+                format!("rate limit {rule} is used up; retry in {retry_after} s")
+            }
+            Exceeded::InFlight { most } => format!(
+                "rate limit {rule} has {most} requests in flight, as many as it lets; \
+                 retry in {retry_after} s"
+            ),
+        };
         let body = match &self.body {
             Some((body, kind)) => {
                 if !client.is_grpc {
@@ -112,10 +134,10 @@ impl AtLimit {
                 client,
                 &Problem {
                     kind: "https://iana.org/assignments/http-problem-types#quota-exceeded",
-                    title: "Quota exceeded",
+                    title,
                     status: self.status,
                     detail: &detail,
-                    reason: "rate_limited",
+                    reason,
                     violated: &[rule],
                     trace_id: client.trace_id,
                 },
@@ -130,6 +152,18 @@ impl AtLimit {
         }
     }
 }
+
+/// What a refused request met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exceeded {
+    /// Tokens are there again after `wait`.
+    Quota { allowance: Allowance, wait: Nanos },
+    /// So many requests are in flight.
+    InFlight { most: u32 },
+}
+
+/// Nobody knows when a request will end.
+const IN_FLIGHT_WAIT: Nanos = 1_000_000_000;
 
 /// A quota as clients are told of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

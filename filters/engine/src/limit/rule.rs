@@ -9,6 +9,7 @@ use weir_protos::{Duration, FieldError};
 
 use super::calendar::{Calendar, Filling};
 use super::cost::Cost;
+use super::flight::Place;
 use super::gcra::Rate;
 use super::metrics::SERIES_PER_RULE;
 use super::overrides::Overrides;
@@ -47,10 +48,13 @@ pub struct Rule {
     pub matcher: Matcher,
     pub stops: bool,
     pub key: Key,
+    /// Without one, requests are limited by those in flight alone.
+    pub has_bucket: bool,
     pub filling: Filling,
     pub rate: Rate,
     pub overrides: Option<Overrides>,
     pub cost: Cost,
+    pub in_flight: Option<InFlight>,
     pub scope: RuleScope,
     /// Sets of the rule's table; 1 for a rule without a key.
     pub sets: u32,
@@ -62,6 +66,15 @@ pub struct Rule {
     pub state: Rc<[u8]>,
     /// The same as a number.
     pub scope_of_keys: Fingerprint,
+}
+
+/// A limit of requests in flight.
+#[derive(Debug)]
+pub struct InFlight {
+    pub most: u32,
+    /// A tunnel is out of it once it stands.
+    pub excludes_upgrades: bool,
+    pub place: Place,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -94,23 +107,36 @@ impl Rule {
         let sets =
             if key.is_empty() { 1 } else { max_keys.div_ceil(KEYS_PER_SET).next_power_of_two() };
         let filling = Filling::compile(source, path)?;
-        let rate = rate(Fields::of(source), filling, path)?;
+        let fields = Fields::of(source);
+        let has_bucket =
+            source.max_concurrent.is_none() || fields.is_any() || filling != Filling::Steady;
+        let rate = match has_bucket {
+            true => rate(fields, filling, path)?,
+            false => Rate::new(1, 1, FILL_INTERVAL.into_inner().0),
+        };
+        if source.cost.is_some() && !has_bucket {
+            let remedy = "needs a bucket; give max_tokens and fill_interval, or calendar";
+            return Err(FieldError::at(format!("{path}.cost"), remedy));
+        }
         let overrides = Overrides::compile(source, &key, filling, path)?;
         let smallest = overrides.as_ref().map_or(rate.max, |them| them.smallest().min(rate.max));
         let cost = Cost::compile(source.cost.as_ref(), smallest, path)?;
         check_debt(&cost, rate, path)?;
+        let scope = scope(source, path)?;
         let state = format!("{}/rl/{}/", common.identity.state_prefix, source.id);
         let rule = Rule {
             mode: effective_mode(&[common.mode, section, source.mode()]),
             enforced: enforced(source, path)?,
             matcher: Matcher::compile(source.r#match.as_ref(), &format!("{path}.match"), defaults)?,
             stops: source.on_match() == OnMatch::Stop,
+            has_bucket,
+            in_flight: in_flight(source, &state, key.is_empty(), scope, path)?,
             filling,
             rate,
             overrides,
             cost,
             key,
-            scope: scope(source, path)?,
+            scope,
             sets,
             before: None,
             denies_on_error: source.on_error() == OnError::Deny,
@@ -138,6 +164,16 @@ impl Rule {
         }
     }
 
+    /// How many requests may be in flight in one of `workers`, or in all.
+    pub fn most_in_flight(&self, most: u32, workers: u32) -> u32 {
+        match self.scope {
+            RuleScope::Process => most,
+            RuleScope::Worker(given) => {
+                most.checked_div(given.unwrap_or(workers)).unwrap_or(most).max(1)
+            }
+        }
+    }
+
     /// What clients are told of a bucket with this rate.
     pub fn allowance(&self, rate: Rate) -> Allowance {
         let window = match self.filling {
@@ -149,7 +185,9 @@ impl Rule {
 
     /// The most series of metrics that the rule can have.
     pub fn series(&self) -> u32 {
-        SERIES_PER_RULE.saturating_add(u32::from(self.cost.reads_headers()))
+        SERIES_PER_RULE
+            .saturating_add(u32::from(self.cost.reads_headers()))
+            .saturating_add(u32::from(self.in_flight.is_some()))
     }
 
     /// The longest that a bucket of the rule takes to fill.
@@ -164,11 +202,7 @@ impl Rule {
 
 /// What the schema has a place for and this version does not do is refused, never ignored.
 fn refuse_what_is_not_built(source: &RateLimitRule, path: &str) -> Result<(), FieldError> {
-    let fields = [
-        ("max_concurrent", source.max_concurrent.is_some()),
-        ("exclude_upgrades", source.exclude_upgrades),
-        ("priority", source.priority.is_some()),
-    ];
+    let fields = [("priority", source.priority.is_some())];
     for (field, is_set) in fields {
         if is_set {
             return Err(FieldError::at(
@@ -193,6 +227,10 @@ pub struct Fields<'p> {
 }
 
 impl<'p> Fields<'p> {
+    fn is_any(self) -> bool {
+        self.max_tokens.is_some() || self.tokens_per_fill.is_some() || self.fill_interval.is_some()
+    }
+
     fn of(source: &'p RateLimitRule) -> Fields<'p> {
         let RateLimitRule { max_tokens, tokens_per_fill, fill_interval, .. } = source;
         Fields {
@@ -201,6 +239,35 @@ impl<'p> Fields<'p> {
             fill_interval: fill_interval.as_ref(),
         }
     }
+}
+
+/// More in flight than this no proxy carries.
+const MAX_IN_FLIGHT: u32 = 1_000_000;
+
+fn in_flight(
+    source: &RateLimitRule,
+    state: &str,
+    is_unkeyed: bool,
+    scope: RuleScope,
+    path: &str,
+) -> Result<Option<InFlight>, FieldError> {
+    let Some(most) = source.max_concurrent else {
+        if source.exclude_upgrades {
+            let remedy = "goes with `max_concurrent` alone; remove it";
+            return Err(FieldError::value(format!("{path}.exclude_upgrades"), true, remedy));
+        }
+        return Ok(None);
+    };
+    if !(1..=MAX_IN_FLIGHT).contains(&most) {
+        let path = format!("{path}.max_concurrent");
+        return Err(FieldError::value(path, most, "must be from 1 to 1000000"));
+    }
+    let place = Place {
+        rule: format!("{state}flight/").into_bytes().into(),
+        is_keyed: !is_unkeyed,
+        is_local: scope != RuleScope::Process,
+    };
+    Ok(Some(InFlight { most, excludes_upgrades: source.exclude_upgrades, place }))
 }
 
 pub fn rate(source: Fields<'_>, filling: Filling, path: &str) -> Result<Rate, FieldError> {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::bucket::return_lease;
+use super::flight::Flights;
 use super::lease::LeaseTable;
 use crate::core::key::Secret;
 use crate::core::ports::{BLIND, Cas, Clock, Rng, SetError, SharedStore};
@@ -11,11 +12,13 @@ use crate::core::secret::SecretCopy;
 /// How many idle leases go back per tick: each costs two host calls.
 const RETURNS: usize = 64;
 
-/// The state of one worker: its leases, its own buckets (`scope: WORKER`), the process secret.
+/// The state of one worker: its leases, its own buckets (`scope: WORKER`), what it has in flight, the
+/// process secret.
 #[derive(Debug, Default)]
 pub struct Worker {
     pub(super) leases: LeaseTable,
     pub(super) local: LocalStore,
+    pub(super) flights: Flights,
     secret: SecretCopy,
 }
 
@@ -28,12 +31,13 @@ impl Worker {
         self.secret.get(ports)
     }
 
-    /// Gives idle leases back, and adopts the secret should it ever have been made twice.
+    /// Gives idle leases back, tells that this worker lives, and adopts the secret should it ever have been made twice.
     pub fn tick(&mut self, ports: &mut (impl SharedStore + Clock)) {
         let now = ports.now();
         for lease in self.leases.idle(now, RETURNS) {
             return_lease(&lease, now, ports);
         }
+        self.flights.tick(now, ports);
         if self.secret.refresh(ports) {
             self.leases.clear();
         }
