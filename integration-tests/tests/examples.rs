@@ -109,7 +109,18 @@ fn plans_charge_what_an_answer_took() {
     assert!(wait >= 55, "a minute's worth is owed: {wait}");
     let report = client.send(&Request::get("/api/reports").header("x-customer", "globex"));
     let policy = report.header("ratelimit-policy");
-    assert_eq!(policy.as_deref(), Some("\"reports\";q=1000;w=86400"));
+    assert!(policy.is_some_and(|policy| policy.contains("\"reports\";q=1000;w=86400")));
+    let export = || {
+        let mut connection = envoy.h1("in");
+        let slow = "GET /api/exports HTTP/1.1\r\nhost: a\r\nx-customer: globex\r\n\
+                    x-test-delay-ms: 2000\r\n\r\n";
+        connection.write(slow.as_bytes()).expect("Envoy reads");
+        connection
+    };
+    let (_first, _second) = (export(), export());
+    wait_until("both are on their way", DEADLINE, || upstream.count("/api/exports") == 2);
+    let third = client.send(&Request::get("/api/exports").header("x-customer", "globex"));
+    assert_eq!(third.header("x-weir-reason").as_deref(), Some("too_many_in_flight"));
     envoy.assert_healthy();
 }
 

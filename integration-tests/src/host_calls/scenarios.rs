@@ -111,6 +111,21 @@ fn limits() -> Vec<Scenario> {
             20_000,
             format!("{{id: r, {by_user}, {busy}, at_limit: {{quota_headers: ALWAYS}}}}"),
         ),
+        case(
+            "keyed, cost by response header, 20 000/s",
+            20_000,
+            format!("{{id: r, {by_user}, {busy}, cost: {{response_header: x-used}}}}"),
+        ),
+        case(
+            "keyed, calendar MINUTE, 20 000/s",
+            20_000,
+            format!("{{id: r, {by_user}, max_tokens: 100000, calendar: MINUTE}}"),
+        ),
+        case(
+            "keyed, max_concurrent alone",
+            20_000,
+            format!("{{id: r, {by_user}, max_concurrent: 10}}"),
+        ),
         Scenario {
             answer: Answer::Replied(429),
             ..case("keyed, refused", 20_000, format!("{{id: r, {by_user}, {drained}}}"))

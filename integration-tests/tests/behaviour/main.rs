@@ -17,6 +17,7 @@ mod normal_forms;
 mod opt_out;
 mod overrides;
 mod peers;
+mod priorities;
 mod quota_headers;
 mod refusal;
 mod retries;

@@ -6,6 +6,7 @@ mod admitted;
 mod calendar;
 mod edits;
 mod many_keys;
+mod priorities;
 mod quotas;
 mod retry_after;
 mod under_reload;

@@ -506,6 +506,10 @@ impl<'r> Bench<'r> {
             KeyOutcome::Reject if enforces => return Verdict::Refuse(Refusal::MissingKey),
             KeyOutcome::Reject => return Verdict::Pass(Outcome::ShadowLimited),
         };
+        let headers = request.headers;
+        let reserve = |most: u64| {
+            rule.priority.as_ref().map_or(0, |priority| priority.reserve(headers, most))
+        };
         let rate = match terms {
             Some(Terms::Unlimited) => {
                 if !self.is_redirected {
@@ -517,11 +521,12 @@ impl<'r> Bench<'r> {
             None => rule.rate,
         };
         if rule.has_bucket && !self.is_redirected {
+            let rate = rule.share_of(rate, self.workers);
             let ask = Ask {
                 fingerprint,
-                rate: rule.share_of(rate, self.workers),
+                rate,
                 tokens: rule.cost.of_request(request.headers),
-                reserve: 0,
+                reserve: reserve(rate.max),
             };
             match self.take(place, rule, ask, worker, ports) {
                 Take::Admitted { remaining } => {
@@ -543,6 +548,7 @@ impl<'r> Bench<'r> {
         }
         let Some(in_flight) = &rule.in_flight else { return Verdict::Admit };
         let most = rule.most_in_flight(in_flight.most, self.workers);
+        let most = most.saturating_sub(u32::try_from(reserve(most.into())).unwrap_or(u32::MAX));
         let (now, mut contention) = (self.moment.steady, 0);
         let (start, flight) =
             worker.flights.start(&in_flight.place, fingerprint, most, now, ports, &mut contention);
@@ -663,7 +669,10 @@ impl<'r> Bench<'r> {
                 continue;
             }
             let allowance = rule.allowance(item.ask.rate);
-            let reset = seconds(self.buckets(rule).reset(item.ask.rate, item.remaining));
+            let reset = seconds(
+                self.buckets(rule)
+                    .reset(item.ask.rate, item.remaining.saturating_add(item.ask.reserve)),
+            );
             let policy = policy_item(&rule.id, allowance);
             let limit = limit_item(&rule.id, item.remaining, reset);
             let draft_03 = || draft_03(&rule.id, allowance, item.remaining, reset).to_vec();

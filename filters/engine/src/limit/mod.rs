@@ -3,7 +3,7 @@
 //! `gcra` is the arithmetic of one bucket, `calendar` that of quotas, `slots` how buckets lie in shared data, `lease` what a
 //! worker holds of them, `bucket` a decision over the three,
 //! `flight` what is in flight, `rule`, `overrides`,
-//! `cost` and `limiter` the policy.
+//! `cost`, `priority` and `limiter` the policy.
 
 // Time and counts saturate: an overflow must not change sides.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
@@ -18,6 +18,7 @@ mod lease;
 mod limiter;
 mod metrics;
 mod overrides;
+mod priority;
 mod reply;
 mod rule;
 pub mod slots;

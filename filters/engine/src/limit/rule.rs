@@ -13,6 +13,7 @@ use super::flight::Place;
 use super::gcra::Rate;
 use super::metrics::SERIES_PER_RULE;
 use super::overrides::Overrides;
+use super::priority::Priority;
 use super::reply::{Allowance, AtLimit};
 use super::table::Before;
 use crate::core::answer::seconds;
@@ -55,6 +56,7 @@ pub struct Rule {
     pub overrides: Option<Overrides>,
     pub cost: Cost,
     pub in_flight: Option<InFlight>,
+    pub priority: Option<Priority>,
     pub scope: RuleScope,
     /// Sets of the rule's table; 1 for a rule without a key.
     pub sets: u32,
@@ -123,6 +125,10 @@ impl Rule {
         let cost = Cost::compile(source.cost.as_ref(), smallest, path)?;
         check_debt(&cost, rate, path)?;
         let scope = scope(source, path)?;
+        let bucket = has_bucket.then_some((smallest, cost.constant));
+        let flights = source.max_concurrent.map(|most| (u64::from(most), 1));
+        let limits: Vec<_> = bucket.into_iter().chain(flights).collect();
+        let priority = Priority::compile(source.priority.as_ref(), &limits, path)?;
         let state = format!("{}/rl/{}/", common.identity.state_prefix, source.id);
         let rule = Rule {
             mode: effective_mode(&[common.mode, section, source.mode()]),
@@ -131,6 +137,7 @@ impl Rule {
             stops: source.on_match() == OnMatch::Stop,
             has_bucket,
             in_flight: in_flight(source, &state, key.is_empty(), scope, path)?,
+            priority,
             filling,
             rate,
             overrides,
@@ -202,15 +209,6 @@ impl Rule {
 
 /// What the schema has a place for and this version does not do is refused, never ignored.
 fn refuse_what_is_not_built(source: &RateLimitRule, path: &str) -> Result<(), FieldError> {
-    let fields = [("priority", source.priority.is_some())];
-    for (field, is_set) in fields {
-        if is_set {
-            return Err(FieldError::at(
-                format!("{path}.{field}"),
-                "is not built in this version; remove it",
-            ));
-        }
-    }
     if source.scope() == Scope::Mesh {
         let remedy = "is not built in this version; use PROCESS or WORKER";
         return Err(FieldError::value(format!("{path}.scope"), "MESH", remedy));
