@@ -150,8 +150,8 @@ fn of_a_tunnel_that_does_not_count() {
     tunnel(true, 200);
 }
 
-/// A trap takes all streams of its worker along. Envoy makes a VM anew, and what the dead one had in
-/// flight is counted for some seconds more.
+/// A trap takes along what its VM knew. Envoy makes a VM anew, and what the dead one had in flight is
+/// counted for some seconds more.
 #[test]
 fn of_a_trap() {
     let policy = one_rule(&format!("max_concurrent: {MOST}"));
@@ -165,10 +165,34 @@ fn of_a_trap() {
 
     rig.await_probe(200);
     rig.await_gauge(0);
+    // Envoy still waits for the upstream on their behalf; nobody can tell any more when they end.
+    assert_eq!(rig.upstream.flying(), MOST);
     let again = rig.hang(MOST);
     assert_eq!(rig.probe(), 429);
     drop((held, again));
     rig.await_probe(200);
     rig.await_gauge(0);
     assert!(rig.envoy.log_contains("Function: "), "the VM did trap");
+}
+
+/// Of four workers one traps: the others' streams go on counting.
+#[test]
+fn of_a_trap_beside_others() {
+    let rig = Rig::with_module(4, &one_rule("max_concurrent: 8"), "trap_limit.wasm");
+    let held = rig.hang(8);
+    rig.await_gauge(8);
+
+    let _ = rig.envoy.h1("h1").send(&Request::get("/direct").header("x-test-trap", "1"));
+
+    rig.await_probe(200);
+    // Connections are dealt out evenly: the trap's worker had two.
+    rig.await_gauge(6);
+    let again = rig.hang(2);
+    assert_eq!(rig.probe(), 429);
+    drop((held, again));
+    rig.await_gauge(0);
+    let all = rig.hang(8);
+    assert_eq!(rig.probe(), 429);
+    drop(all);
+    rig.await_gauge(0);
 }

@@ -275,8 +275,9 @@ pub struct Bill {
 
 impl Bill {
     /// Charges the rest of the cost, or gives back what was too much. It is charged whatever rate the
-    /// policy has now; a bucket that was forgotten meanwhile is charged nothing.
-    pub fn settle(&self, cost: u64, moment: Moment, store: &mut impl SharedStore) {
+    /// policy has now; a bucket that was forgotten meanwhile is charged nothing. False where other
+    /// workers were first each time.
+    pub fn settle(&self, cost: u64, moment: Moment, store: &mut impl SharedStore) -> bool {
         update(&set_key(&self.rule, self.set), store, |set| {
             let (mut slot, now) = set.known(self.fingerprint, moment)?;
             let rate = slot.rate(set);
@@ -289,7 +290,7 @@ impl Bill {
             }
             set.put(slot);
             Some(())
-        });
+        })
     }
 }
 
@@ -308,20 +309,25 @@ pub fn return_lease(lease: &Lease, now: Nanos, store: &mut impl SharedStore) {
     });
 }
 
-/// Changes a set that is there.
-fn update(key: &[u8], store: &mut impl SharedStore, change: impl Fn(&mut Set) -> Option<()>) {
+/// Changes a set that is there. False where that may be tried again.
+fn update(
+    key: &[u8],
+    store: &mut impl SharedStore,
+    change: impl Fn(&mut Set) -> Option<()>,
+) -> bool {
     let mut bytes = Vec::new();
     for _ in 0..TRIES {
-        let Some((value, cas)) = store.get(key) else { return };
-        let Some(mut set) = Set::read(&value) else { return };
+        let Some((value, cas)) = store.get(key) else { return true };
+        let Some(mut set) = Set::read(&value) else { return true };
         if change(&mut set).is_none() {
-            return;
+            return true;
         }
         set.write(&mut bytes);
         if store.set(key, &bytes, cas) != Err(SetError::Mismatch) {
-            return;
+            return true;
         }
     }
+    false
 }
 
 fn place(fingerprint: Fingerprint, sets: u32) -> u32 {

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::core::ports::Clock as _;
 use crate::limit::testkit::{Vm, one_rule};
-use crate::sim::Process;
+use crate::sim::{Process, Schedule};
 
 /// A midnight in UTC, in seconds since 1970: 2026-11-24.
 const MIDNIGHT: u64 = 20_781 * 86_400;
@@ -300,6 +300,31 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 }
 
 proptest! {
+    /// Real threads in an adversarial order have the quota, and no more.
+    #[test]
+    fn a_race_for_a_quota(max in 1_u64..60, workers in 2_usize..5, seed in any::<u64>()) {
+        let policy = one_rule(&format!("max_tokens: {max}\ncalendar: DAY\non_error: DENY"));
+        let process = Process::start();
+        Vm::start(&process, &policy, 99);
+        let schedule = Schedule::new(seed, workers);
+        let run = |number: usize| {
+            let mut vm = Vm::start(&process, &policy, number as u64 + 1);
+            vm.ports = vm.ports.scheduled(&schedule, number);
+            let admitted = passed(&mut vm, 20);
+            schedule.leave();
+            admitted as u64
+        };
+        let admitted: u64 = std::thread::scope(|scope| {
+            let run = &run;
+            let all: Vec<_> = (0..workers).map(|number| scope.spawn(move || run(number))).collect();
+            all.into_iter().map(|worker| worker.join().unwrap()).sum()
+        });
+        prop_assert!(admitted <= max, "{} of {}", admitted, max);
+        // What is missing was refused for contention.
+        let offered = 20 * workers as u64;
+        prop_assert!(admitted + offered / 8 >= max.min(offered), "{} of {}", admitted, max);
+    }
+
     /// Each window that the wall clock enters for the first time, going forward, is worth one quota,
     /// however the clock steps and the limit changes; two windows after a request the quota is whole.
     #[test]

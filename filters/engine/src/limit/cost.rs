@@ -7,10 +7,8 @@ use weir_protos::FieldError;
 use weir_protos::v1::{Cost as Source, cost::Apply};
 
 use super::bucket::Bill;
-use super::calendar::Moment;
 use super::slots::MAX_TOKENS;
 use crate::core::headers::{HeaderMap, header_name};
-use crate::core::ports::SharedStore;
 
 #[derive(Debug)]
 pub struct Cost {
@@ -120,18 +118,15 @@ impl Cost {
 }
 
 impl ResponseCost {
-    /// Settles a bill by what the response says; where it says nothing, what was paid is the cost.
-    pub fn settle(
-        &self,
-        bill: &Bill,
-        response: &HeaderMap,
-        moment: Moment,
-        store: &mut impl SharedStore,
-    ) {
+    /// What the response says of the bill's cost; `None` where what was paid is the cost.
+    pub fn of(&self, bill: &Bill, response: &HeaderMap) -> Option<u64> {
         match said(response, &self.header) {
-            Said::Cost(cost) if cost != bill.paid => bill.settle(cost, moment, store),
-            Said::Odd => count(&self.odd),
-            Said::Cost(_) | Said::Nothing => {}
+            Said::Cost(cost) => (cost != bill.paid).then_some(cost),
+            Said::Odd => {
+                count(&self.odd);
+                None
+            }
+            Said::Nothing => None,
         }
     }
 }

@@ -150,6 +150,20 @@ fn a_charge_after_an_edit() {
 }
 
 #[test]
+fn a_charge_that_finds_no_room_waits_for_the_tick() {
+    let (process, mut vm) = start(
+        "max_tokens: 10\nfill_interval: 3600s\nkey: [{header: x-user}]\ncost: {response_header: x-cost}",
+    );
+    let decision = vm.user("ann");
+    process.store.contend(true);
+    vm.answer(decision, &[("x-cost", "8")]);
+    process.store.contend(false);
+    vm.tick();
+    vm.tick();
+    assert_eq!((0..9).filter(|_| vm.user("ann").passes()).count(), 2);
+}
+
+#[test]
 fn a_workers_own_buckets() {
     let (_, mut vm) = start(
         "max_tokens: 40\nfill_interval: 3600s\nscope: WORKER\nworkers: 4\ncost: {response_header: x-cost}",

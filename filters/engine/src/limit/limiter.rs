@@ -129,10 +129,12 @@ impl ResponsePlan {
         }
         if !self.bills.is_empty() {
             let moment = Moment { steady: ports.now(), wall: ports.wall() };
-            for PendingBill { bill, cost, is_local } in &std::mem::take(&mut self.bills) {
-                match is_local {
-                    true => cost.settle(bill, upstream, moment, &mut worker.local),
-                    false => cost.settle(bill, upstream, moment, ports),
+            for PendingBill { bill, cost, is_local } in std::mem::take(&mut self.bills) {
+                let Some(cost) = cost.of(&bill, upstream) else { continue };
+                if is_local {
+                    bill.settle(cost, moment, &mut worker.local);
+                } else if !bill.settle(cost, moment, ports) {
+                    worker.settle_later(bill, cost);
                 }
             }
         }

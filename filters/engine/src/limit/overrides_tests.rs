@@ -162,6 +162,41 @@ proptest! {
         prop_assert_eq!(found, naive);
     }
 
+    /// Three workers with leases: each key keeps to its own rate.
+    #[test]
+    fn each_key_keeps_to_its_own_rate(
+        own in 1_u64..400, base in 1_u64..400, per_second in 1_u64..2000,
+        events in proptest::collection::vec((0_u64..60_000_000, 0_usize..3, any::<bool>(), 1_usize..30, any::<bool>()), 1..120),
+    ) {
+        let policy = one_rule(&format!(
+            "max_tokens: {base}\ntokens_per_fill: 50\nfill_interval: 1s\nkey: [{{header: x-user}}]\nmax_keys: 1\n\
+             overrides: [{{prefix: an, max_tokens: {own}, tokens_per_fill: {per_second}}}]"
+        ));
+        let rates = [Rate::new(base, 50, S), Rate::new(own, per_second, S)];
+        let process = Process::start();
+        let mut vms: Vec<Vm> = (1..=3).map(|n| Vm::start(&process, &policy, n)).collect();
+        let mut admitted = [Vec::new(), Vec::new()];
+        for (wait, worker, is_ann, count, ticks) in events {
+            process.advance(wait);
+            for _ in 0..count {
+                if vms[worker].user(if is_ann { "ann" } else { "bob" }).passes() {
+                    admitted[usize::from(is_ann)].push(process.now());
+                }
+            }
+            if ticks {
+                vms[worker].tick();
+            }
+        }
+        for (rate, times) in rates.into_iter().zip(admitted) {
+            for (from, start) in times.iter().enumerate() {
+                for (count, end) in (1_u64..).zip(&times[from..]) {
+                    let allowed = rate.max + (end - start) / rate.per_token;
+                    prop_assert!(count <= allowed, "{} of {}", count, allowed);
+                }
+            }
+        }
+    }
+
     /// Whatever edits give and take overrides: a key never has more than the most that it ever had.
     #[test]
     fn edits_give_nothing_away(steps in proptest::collection::vec((0_u64..30, 0_usize..8), 1..40)) {
