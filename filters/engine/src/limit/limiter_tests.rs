@@ -224,10 +224,10 @@ fn quota_headers_of_several_rules() {
 
 #[test]
 fn the_upstreams_stricter_quota_stays() {
-    use super::ResponsePlan;
+    use super::super::{Quota, ResponsePlan};
     use crate::core::headers::HeaderMap;
     let plan = || {
-        let quota = super::Quota {
+        let quota = Quota {
             policy: "p".into(),
             limit: "l".into(),
             remaining: 5,
