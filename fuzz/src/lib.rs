@@ -199,7 +199,13 @@ pub fn decision(data: &[u8]) {
         {"id":"a","max_tokens":2,"fill_interval":"1s","key":[{"header":"x"},{"cookie":"id","on_missing":"EMPTY"}],
          "match":{"path":{"prefix":"/"},"headers":{"x":{"present":true}}}},
         {"id":"b","max_tokens":1,"fill_interval":"1s","key":[{"source_address":{}}],"on_match":"STOP",
-         "match":{"any":[{"query":{"q":{"number":{"ge":1}}}},{"baggage":{"user":{"regex":"a.*"}}}]}}]}}"#;
+         "match":{"any":[{"query":{"q":{"number":{"ge":1}}}},{"baggage":{"user":{"regex":"a.*"}}}]}},
+        {"id":"c","max_tokens":9,"fill_interval":"1s","key":[{"header":"x","on_missing":"EMPTY"}],
+         "overrides":[{"exact":["a",""],"max_tokens":3},{"prefix":"b","unlimited":true},{"prefix":"bc","max_tokens":2}],
+         "cost":{"request_header":"x","response_header":"x","max_debt":5},"priority":{"header":"x","reserve_percent":30}},
+        {"id":"d","max_tokens":9,"calendar":"DAY","utc_offset":"-03:30","cost":{"response_header":"x"},"key":[{"method":true}]},
+        {"id":"e","max_concurrent":1,"exclude_upgrades":true},
+        {"id":"f","max_concurrent":3,"key":[{"path":{"whole":true}}]}]}}"#;
     let Ok(policy) = decode_json(POLICY, Section::RateLimit) else {
         unreachable!("the policy is valid")
     };
@@ -211,13 +217,23 @@ pub fn decision(data: &[u8]) {
     ports.set_attribute("source.address", data);
     limiter.prepare(&mut worker, &mut ports);
     let map = HeaderMap::from_wire(data.to_vec());
-    limiter.on_request(&mut worker, &map, &mut ports);
-    for key in process.store.keys() {
-        let _ = process.store.set(&key, data, 0);
+    for _ in 0..2 {
+        if let Some(mut plan) = limiter.on_request(&mut worker, &map, &mut ports).response {
+            let _ = plan.respond(&mut worker, &map, &mut ports);
+            // One stream ends, the other one goes on while strangers write.
+            plan.end(&mut worker, &mut ports);
+        }
+        let flying = limiter.on_request(&mut worker, &map, &mut ports).response;
+        for key in process.store.keys() {
+            let _ = process.store.set(&key, data, 0);
+        }
+        worker.tick(&mut ports);
+        limiter.tick(&mut ports);
+        if let Some(mut plan) = flying {
+            let _ = plan.respond(&mut worker, &map, &mut ports);
+            plan.end(&mut worker, &mut ports);
+        }
     }
-    limiter.on_request(&mut worker, &map, &mut ports);
-    worker.tick(&mut ports);
-    limiter.tick(&mut ports);
 }
 
 /// What a proxy would send on after it read that; without an id there is nothing to send.

@@ -10,7 +10,7 @@ use weir_integration_tests::{
     wait_until,
 };
 
-const TRIED_HERE: [&str; 14] = [
+const TRIED_HERE: [&str; 15] = [
     "ab-groups",
     "blue-green",
     "breaker",
@@ -20,6 +20,7 @@ const TRIED_HERE: [&str; 14] = [
     "gray-staff",
     "grpc",
     "per-user",
+    "plans",
     "service",
     "shadow-first",
     "trace",
@@ -66,6 +67,60 @@ fn every_example_is_tried() {
 fn demo() {
     let envoy = start(THE_DEMO);
     assert_eq!(statuses(&envoy, &Request::get("/shop"), 2), [200; 2]);
+    envoy.assert_healthy();
+}
+
+#[test]
+fn plans_differ_by_customer() {
+    let envoy = start("plans");
+    let admitted = |customer: &str| {
+        let request = Request::get("/api/x").header("x-customer", customer);
+        statuses(&envoy, &request, 50).into_iter().filter(|status| *status == 200).count()
+    };
+    // Some tokens come back meanwhile.
+    for (customer, least, most) in
+        [("carl", 10, 12), ("acme", 50, 50), ("trial-7", 3, 4), ("billing", 50, 50)]
+    {
+        let count = admitted(customer);
+        assert!((least..=most).contains(&count), "{customer}: {count}");
+    }
+    assert_eq!(statuses(&envoy, &Request::get("/api/x"), 1), [400]);
+    envoy.assert_healthy();
+}
+
+#[test]
+fn plans_charge_what_an_answer_took() {
+    let upstream = Upstream::start("service");
+    let envoy = Envoy::builder()
+        .cluster(Cluster::h1("service", upstream.address))
+        .listener(
+            Listener::inbound("in").filter(Filter::weir()).route(Route::prefix("/", "service")),
+        )
+        .policy(&text("plans"))
+        .start();
+    let dear = Request::get("/api/compute")
+        .header("x-customer", "acme")
+        .header("x-test-answer-header", "x-compute-units=1000000");
+    let mut client = envoy.client("in");
+    assert_eq!(client.send(&dear).status, 200);
+    let refused = client.send(&dear);
+    assert_eq!(refused.header("x-weir-rule").as_deref(), Some("compute"));
+    let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!(wait >= 55, "a minute's worth is owed: {wait}");
+    let report = client.send(&Request::get("/api/reports").header("x-customer", "globex"));
+    let policy = report.header("ratelimit-policy");
+    assert!(policy.is_some_and(|policy| policy.contains("\"reports\";q=1000;w=86400")));
+    let export = || {
+        let mut connection = envoy.h1("in");
+        let slow = "GET /api/exports HTTP/1.1\r\nhost: a\r\nx-customer: globex\r\n\
+                    x-test-delay-ms: 2000\r\n\r\n";
+        connection.write(slow.as_bytes()).expect("Envoy reads");
+        connection
+    };
+    let (_first, _second) = (export(), export());
+    wait_until("both are on their way", DEADLINE, || upstream.count("/api/exports") == 2);
+    let third = client.send(&Request::get("/api/exports").header("x-customer", "globex"));
+    assert_eq!(third.header("x-weir-reason").as_deref(), Some("too_many_in_flight"));
     envoy.assert_healthy();
 }
 

@@ -37,9 +37,11 @@ enum Kind {
     Noop,
     /// Times the engine inside Envoy, for the benchmark: made as a filter is.
     Loop,
+    /// A filter with a fault on purpose, for tests.
+    Faulty,
 }
 
-pub const MODULES: [Module; 7] = [
+pub const MODULES: [Module; 8] = [
     Module { package: "weir-rate-limit", artefact: "weir_rate_limit", kind: Kind::Filter },
     Module {
         package: "weir-circuit-breaker",
@@ -50,6 +52,7 @@ pub const MODULES: [Module; 7] = [
     Module { package: "weir-traffic-color", artefact: "weir_traffic_color", kind: Kind::Filter },
     Module { package: "weir-suite", artefact: "weir_suite", kind: Kind::Suite },
     Module { package: "weir-color-loop", artefact: "color_loop", kind: Kind::Loop },
+    Module { package: "weir-trap-limit", artefact: "trap_limit", kind: Kind::Faulty },
     Module { package: "weir-noop-sdk", artefact: "noop_sdk", kind: Kind::Noop },
 ];
 
@@ -93,7 +96,7 @@ fn build(toolchain: &WasmToolchain, module: &Module) -> Result<(PathBuf, Vec<u8>
         .with_extension("wasm");
     let linked = fs::read(&linked).with_context(|| shown(&linked))?;
     let finished = match module.kind {
-        Kind::Filter | Kind::Loop => postlink::run(&linked, postlink::SIZE_LIMIT)?,
+        Kind::Filter | Kind::Loop | Kind::Faulty => postlink::run(&linked, postlink::SIZE_LIMIT)?,
         Kind::Suite => postlink::run(&linked, postlink::SUITE_SIZE_LIMIT)?,
         Kind::Noop => linked,
     };
@@ -139,6 +142,7 @@ mod tests {
                 Kind::Filter | Kind::Suite => module.package.replacen("weir-", "filters/", 1),
                 Kind::Noop => "integration-tests/noop-sdk".to_owned(),
                 Kind::Loop => "integration-tests/color-loop".to_owned(),
+                Kind::Faulty => "integration-tests/trap-limit".to_owned(),
             };
             assert!(workspace.contains(&format!("\"{folder}\"")), "{folder}");
         }

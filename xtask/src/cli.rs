@@ -54,8 +54,9 @@ post-link pass that keeps the callbacks the filter needs. Prints size and SHA-25
 module over 540 KB.
 
 Options:
-  --with-noop   also build the benchmark's own modules: target/weir/noop_sdk.wasm, its yardstick,
-                and target/weir/color_loop.wasm, which times decisions where they run
+  --with-noop   also build the modules of the benchmark and of tests: target/weir/noop_sdk.wasm, a
+                yardstick, color_loop.wasm, which times decisions where they run, and
+                trap_limit.wasm, which traps when it is told to
 
 Example: cargo xtask build";
 

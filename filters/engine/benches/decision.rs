@@ -67,9 +67,18 @@ fn decisions(criterion: &mut Criterion) {
         )
     };
     let many = |count: usize| (0..count).map(|n| rule(n, &path(n))).collect::<Vec<_>>().join(",");
+    // The last means the request's user.
+    let overrides = |count: usize| {
+        let one = |n| format!(r#"{{"exact":["u{n}"],"prefix":"{n}-","max_tokens":2000000}}"#);
+        let others = (1..count / 2).map(|n| one(n + 10_000)).collect::<Vec<_>>().join(",");
+        let ours = r#"{"exact":["4711"],"max_tokens":2000000}"#;
+        format!(r#","key":[{{"header":"x-user"}}],"overrides":[{others},{ours}]"#)
+    };
     for (name, rules) in [
         ("unkeyed", rule(0, "")),
         ("keyed by a header", rule(0, r#","key":[{"header":"x-user"}]"#)),
+        ("10 overrides", rule(0, &overrides(10))),
+        ("10000 overrides", rule(0, &overrides(10_000))),
         ("10 rules", many(10)),
         ("10000 rules", many(10_000)),
         ("no rule matches", rule(0, &path(1))),

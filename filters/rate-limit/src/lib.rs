@@ -16,6 +16,8 @@ weir_host::module!(RateLimit);
 impl Filter for RateLimit {
     const SECTION: Section = Section::RateLimit;
     const NAME: &'static str = "rate_limit";
+    // What is in flight is so until the stream ends.
+    const KEEPS_STREAMS: bool = true;
     type Worker = Worker;
     type Stream = ResponsePlan;
 
@@ -46,16 +48,20 @@ impl Filter for RateLimit {
     }
 
     fn reads_response(plan: &ResponsePlan) -> bool {
-        plan.quota.is_some()
+        plan.reads_response()
     }
 
     fn on_response(
         plan: &mut ResponsePlan,
-        _: &mut Worker,
+        worker: &mut Worker,
         upstream: &HeaderMap,
-        _: &mut HostPorts,
+        ports: &mut HostPorts,
     ) -> Effects {
-        std::mem::take(plan).edits(upstream).into()
+        plan.respond(worker, upstream, ports).into()
+    }
+
+    fn on_log(plan: ResponsePlan, worker: &mut Worker, ports: &mut HostPorts) {
+        plan.end(worker, ports);
     }
 
     fn tick(&mut self, ports: &mut HostPorts) {

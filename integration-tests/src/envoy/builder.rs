@@ -19,6 +19,7 @@ pub struct Builder {
     module: Option<PathBuf>,
     first_policy: String,
     may_be_bad: bool,
+    on_trap: &'static str,
 }
 
 impl Default for Builder {
@@ -31,6 +32,7 @@ impl Default for Builder {
             module: None,
             first_policy: policy::to_json(policy::PASS_THROUGH),
             may_be_bad: false,
+            on_trap: ecds::FAIL_CLOSED,
         }
     }
 }
@@ -64,6 +66,12 @@ impl Builder {
         self.policy(text)
     }
 
+    /// `FAIL_RELOAD`: after a trap, the next request gets a VM made anew.
+    pub fn on_trap(mut self, failure_policy: &'static str) -> Self {
+        self.on_trap = failure_policy;
+        self
+    }
+
     /// Another module than the built rate limiter.
     pub fn module(mut self, module: PathBuf) -> Self {
         self.module = Some(module);
@@ -86,7 +94,7 @@ impl Builder {
         };
         let base = self.directory.path();
         std::fs::create_dir_all(ecds::directory(base)).expect("writable");
-        ecds::write(base, &module, &self.first_policy);
+        ecds::write(base, &module, &self.first_policy, self.on_trap);
 
         let listeners: Vec<_> = self.listeners.iter().map(|l| l.to_json(base, &module)).collect();
         let clusters: Vec<_> = self.clusters.iter().map(|c| c.to_json(base)).collect();
@@ -112,7 +120,14 @@ impl Builder {
             let ports = listener_ports(admin);
             (ready && wanted.iter().all(|l| ports.contains_key(l.name()))).then_some(ports)
         });
-        let envoy = Envoy { process, directory: self.directory, admin, ports, module };
+        let envoy = Envoy {
+            process,
+            directory: self.directory,
+            admin,
+            ports,
+            module,
+            on_trap: self.on_trap,
+        };
         if has_weir {
             envoy.await_first_policy(self.may_be_bad);
         }

@@ -12,6 +12,9 @@ pub const RATE_LIMIT: &str = "weir.rate_limit";
 pub(super) const WASM_TYPE: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
 
 /// The watched directory: nothing but the discovery file is in it.
+/// What Envoy does with requests after a trap, unless a test says otherwise.
+pub(super) const FAIL_CLOSED: &str = "FAIL_CLOSED";
+
 pub(super) fn directory(base: &Path) -> PathBuf {
     base.join("ecds")
 }
@@ -21,7 +24,7 @@ pub(super) fn path(base: &Path) -> PathBuf {
 }
 
 /// The plugin with a policy in JSON.
-pub(super) fn plugin(module: &Path, policy: &str) -> Value {
+pub(super) fn plugin(module: &Path, policy: &str, on_trap: &str) -> Value {
     json!({
         "@type": WASM_TYPE,
         "config": {
@@ -35,14 +38,14 @@ pub(super) fn plugin(module: &Path, policy: &str) -> Value {
                 "@type": "type.googleapis.com/google.protobuf.StringValue",
                 "value": policy,
             },
-            "failure_policy": "FAIL_CLOSED",
+            "failure_policy": on_trap,
         },
     })
 }
 
 /// Writes the discovery file aside and renames it: Envoy does not notice a file that is rewritten
 /// in place, and would read half of it.
-pub(super) fn write(base: &Path, module: &Path, policy: &str) {
+pub(super) fn write(base: &Path, module: &Path, policy: &str, on_trap: &str) {
     static VERSION: AtomicU64 = AtomicU64::new(1);
     let version = VERSION.fetch_add(1, Ordering::Relaxed);
     let file = json!({
@@ -50,7 +53,7 @@ pub(super) fn write(base: &Path, module: &Path, policy: &str) {
         "resources": [{
             "@type": "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
             "name": RATE_LIMIT,
-            "typed_config": plugin(module, policy),
+            "typed_config": plugin(module, policy, on_trap),
         }],
     });
     let aside = base.join("rate-limit.json.new");
@@ -117,7 +120,15 @@ impl Envoy {
     pub fn put_configuration(&self, configuration: &str) -> PolicyPut<'_> {
         let put =
             PolicyPut { envoy: self, before: self.ecds_counts(), log_start: self.log().len() };
-        write(self.directory(), &self.module, configuration);
+        write(self.directory(), &self.module, configuration, self.on_trap);
+        put
+    }
+
+    /// The same with another module, which takes the place of the one that runs.
+    pub fn put_module(&self, module: &Path, text: &str) -> PolicyPut<'_> {
+        let put =
+            PolicyPut { envoy: self, before: self.ecds_counts(), log_start: self.log().len() };
+        write(self.directory(), module, &policy::to_json(text), self.on_trap);
         put
     }
 

@@ -95,7 +95,7 @@ impl Filter {
         });
         if default_config {
             let policy = crate::policy::to_json(crate::policy::PASS_THROUGH);
-            discovery["default_config"] = ecds::plugin(module, &policy);
+            discovery["default_config"] = ecds::plugin(module, &policy, ecds::FAIL_CLOSED);
         }
         json!({"name": RATE_LIMIT, "config_discovery": discovery})
     }

@@ -32,6 +32,7 @@ pub struct Envoy {
     admin: SocketAddr,
     ports: BTreeMap<String, SocketAddr>,
     module: std::path::PathBuf,
+    on_trap: &'static str,
 }
 
 impl Envoy {

@@ -102,6 +102,11 @@ fn limits() -> Vec<Scenario> {
         case("keyed by header, 1000/s", 1000, format!("{{id: r, {by_user}, {usual}}}")),
         case("keyed by header, 10/s", 10, format!("{{id: r, {by_user}, {usual}}}")),
         case(
+            "keyed, 10 000 overrides, 20 000/s",
+            20_000,
+            format!("{{id: r, {by_user}, {busy}, overrides: [{}]}}", overrides()),
+        ),
+        case(
             "keyed by source address, 20 000/s",
             20_000,
             format!("{{id: r, key: [{{source_address: {{}}}}], {busy}}}"),
@@ -110,6 +115,21 @@ fn limits() -> Vec<Scenario> {
             "keyed, quota_headers ALWAYS, 20 000/s",
             20_000,
             format!("{{id: r, {by_user}, {busy}, at_limit: {{quota_headers: ALWAYS}}}}"),
+        ),
+        case(
+            "keyed, cost by response header, 20 000/s",
+            20_000,
+            format!("{{id: r, {by_user}, {busy}, cost: {{response_header: x-used}}}}"),
+        ),
+        case(
+            "keyed, calendar MINUTE, 20 000/s",
+            20_000,
+            format!("{{id: r, {by_user}, max_tokens: 100000, calendar: MINUTE}}"),
+        ),
+        case(
+            "keyed, max_concurrent alone",
+            20_000,
+            format!("{{id: r, {by_user}, max_concurrent: 10}}"),
         ),
         Scenario {
             answer: Answer::Replied(429),
@@ -197,6 +217,13 @@ fn suites() -> Vec<Scenario> {
         case("suite, bench/steady.yaml", colored, include_str!("../../bench/steady.yaml")),
         case("suite, bench/all-on.yaml", WITH_DEADLINE, include_str!("../../bench/all-on.yaml")),
     ]
+}
+
+/// 10 000 overrides, the last of which means the request.
+fn overrides() -> String {
+    let user = |n| if n == 9999 { 4711 } else { n + 10_000 };
+    let one = |n| format!("{{exact: [user-{}], max_tokens: 20000}}", user(n));
+    (0..10_000).map(one).collect::<Vec<_>>().join(", ")
 }
 
 /// 10 000 rules, the last of which means the request.

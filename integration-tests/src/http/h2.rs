@@ -110,6 +110,17 @@ impl H2Conn {
         Ok(statuses)
     }
 
+    /// Writes a request, waits for what the caller waits for, and resets the stream.
+    pub fn cancel(&mut self, headers: &[(&[u8], &[u8])], wait: impl FnOnce()) -> io::Result<()> {
+        const CANCEL: u32 = 8;
+        let stream = self.next_stream;
+        self.next_stream += 2;
+        let block = encode(headers);
+        self.write_request(stream, &block, None)?;
+        wait();
+        self.frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes())
+    }
+
     fn decode(&mut self, block: &[u8]) -> io::Result<Block> {
         let decoded = self.decoder.decode(block);
         decoded.map_err(|e| io::Error::other(format!("HPACK: {e:?}")))

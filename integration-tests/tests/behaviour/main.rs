@@ -2,6 +2,7 @@
 
 mod common;
 
+mod costs;
 mod degrade;
 mod direction;
 mod exempt;
@@ -14,7 +15,9 @@ mod metrics;
 mod modes;
 mod normal_forms;
 mod opt_out;
+mod overrides;
 mod peers;
+mod priorities;
 mod quota_headers;
 mod refusal;
 mod retries;

@@ -47,6 +47,17 @@ rate_limit:
     fill_interval: 1s
     max_keys: 1000
     at_limit: {quota_headers: ALWAYS, draft_03_headers: true}
+  # Reads costs, classes and overrides, and counts what is in flight; refuses nobody.
+  - id: counted
+    mode: SHADOW
+    match: {direction: ANY}
+    key: [{header: x-key, on_missing: EMPTY}]
+    max_tokens: 100
+    calendar: MINUTE
+    cost: {request_header: x-key, response_header: content-length}
+    overrides: [{exact: ['1', ''], max_tokens: 10}, {prefix: a, max_tokens: 20}]
+    max_concurrent: 1
+    priority: {header: x-key, reserve_percent: 10}
   - id: grpc
     match: {direction: ANY, grpc: {service: shop.v1.Orders}}
     max_tokens: 1000000000

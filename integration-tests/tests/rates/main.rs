@@ -3,8 +3,10 @@
 mod common;
 
 mod admitted;
+mod calendar;
 mod edits;
 mod many_keys;
+mod priorities;
 mod quotas;
 mod retry_after;
 mod under_reload;

@@ -40,6 +40,7 @@ impl WasmToolchain {
         forget(&mut command, is_for_native_code);
         command.arg(subcommand).args(["--target", TARGET]);
         command.args(["--target-dir", paths::WASM_TARGET]);
+        command.arg("--config").arg(format!("target.{TARGET}.rustflags={:?}", short_paths()));
         if let Self::Debian { linker, .. } = self {
             // The outer cargo points the loader at its own toolchain's libraries.
             forget(&mut command, |name| name == "LD_LIBRARY_PATH" || name == "RUSTUP_TOOLCHAIN");
@@ -57,6 +58,17 @@ impl WasmToolchain {
     pub fn has_clippy(&self) -> bool {
         matches!(self, Self::InUse { .. })
     }
+}
+
+/// A module names places of its sources, in messages that nobody ever sees. Where these lie on this machine
+/// is nobody's business, and equal sources give equal modules wherever they lie.
+fn short_paths() -> Vec<String> {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(std::env::home_dir()?.join(".cargo")));
+    let registries = home.and_then(|home| std::fs::read_dir(home.join("registry/src")).ok());
+    let registries = registries.into_iter().flatten().flatten().map(|entry| entry.path());
+    let all = registries.chain([paths::root().to_path_buf()]);
+    all.map(|path| format!("--remap-path-prefix={}=", path.display())).collect()
 }
 
 impl fmt::Display for WasmToolchain {

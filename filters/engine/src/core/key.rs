@@ -62,6 +62,11 @@ impl Key {
         self.parts.is_empty()
     }
 
+    /// Where a part comes from.
+    pub fn part(&self, place: usize) -> Option<&Source> {
+        self.parts.get(place).map(|(source, _)| source)
+    }
+
     /// Keys of different `scope`s differ. Each part goes in with its length, so that ("a", "bc")
     /// and ("ab", "c") differ as well.
     pub fn of<'r>(
@@ -71,20 +76,36 @@ impl Key {
         secret: &Secret,
         scope: Fingerprint,
     ) -> KeyOutcome {
+        self.of_shown(request, attributes, secret, scope, |_, _| {})
+    }
+
+    /// The same, showing each part's value by its place; a missing one is empty.
+    pub fn of_shown<'r>(
+        &'r self,
+        request: &mut Request<'r>,
+        attributes: &mut impl Attributes,
+        secret: &Secret,
+        scope: Fingerprint,
+        mut show: impl FnMut(usize, &[u8]),
+    ) -> KeyOutcome {
         if self.parts.is_empty() {
             // No client has a say in it.
             return KeyOutcome::Found(scope);
         }
         let mut hasher = SipHasher13::new_with_key(secret);
         hasher.write_u64(scope);
-        for (source, on_missing) in &self.parts {
+        for (place, (source, on_missing)) in self.parts.iter().enumerate() {
             match (source.read(request, attributes), on_missing) {
                 (Some(value), _) => {
                     hasher.write_u64(value.len() as u64);
                     hasher.write(&value);
+                    show(place, &value);
                 }
                 // As if the part were there and empty.
-                (None, OnMissing::Empty) => hasher.write_u64(0),
+                (None, OnMissing::Empty) => {
+                    hasher.write_u64(0);
+                    show(place, b"");
+                }
                 (None, OnMissing::Reject) => return KeyOutcome::Reject,
                 (None, OnMissing::SkipRule | OnMissing::Unspecified) => return KeyOutcome::Skip,
             }

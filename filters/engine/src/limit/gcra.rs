@@ -71,6 +71,12 @@ impl Bucket {
         Bucket { tat: now, epoch: epoch(now), leased_now: 0, leased_before: 0 }
     }
 
+    /// A bucket of which so many tokens are used.
+    pub fn with_used(rate: Rate, used: u64, now: Nanos) -> Bucket {
+        let tat = now.saturating_add(rate.time_of(used));
+        Bucket { tat, ..Bucket::full(now) }
+    }
+
     fn leased(&self) -> u64 {
         u64::from(self.leased_now).saturating_add(u64::from(self.leased_before))
     }
@@ -114,21 +120,30 @@ impl Bucket {
         time.checked_div(rate.per_token).unwrap_or(0)
     }
 
-    /// Time until a settled bucket without a token has one.
-    pub fn wait(&self, rate: Rate, now: Nanos) -> Nanos {
-        let conforms = self.tat.saturating_add(rate.per_token).saturating_sub(rate.fill_time());
+    /// Time until a settled bucket that has not so many tokens has them, or is full where it never
+    /// will.
+    pub fn wait(&self, rate: Rate, tokens: u64, now: Nanos) -> Nanos {
+        let wanted = rate.time_of(tokens.min(rate.max));
+        let conforms = self.tat.saturating_add(wanted).saturating_sub(rate.fill_time());
         conforms.saturating_sub(now)
     }
 
-    /// Takes tokens out of a settled bucket that has them: one to spend at once, `leased` for later.
-    pub fn take(&mut self, rate: Rate, leased: u32) {
-        self.tat = self.tat.saturating_add(rate.time_of(u64::from(leased).saturating_add(1)));
+    /// Takes tokens out of a settled bucket that has them: some to spend at once, `leased` for later.
+    pub fn take(&mut self, rate: Rate, tokens: u64, leased: u32) {
+        self.tat = self.tat.saturating_add(rate.time_of(tokens.saturating_add(leased.into())));
         self.leased_now = self.leased_now.saturating_add(leased);
     }
 
-    /// Puts a token back that was taken and not spent.
-    pub fn give_back(&mut self, rate: Rate, now: Nanos) {
-        self.tat = self.tat.saturating_sub(rate.per_token).max(now);
+    /// Takes tokens out of a settled bucket whether or not it has them, until it owes `max_debt`.
+    pub fn charge(&mut self, rate: Rate, tokens: u64, max_debt: u64, now: Nanos) {
+        let furthest = now.saturating_add(rate.time_of(rate.max.saturating_add(max_debt)));
+        let charged = self.tat.saturating_add(rate.time_of(tokens));
+        self.tat = charged.min(furthest).max(self.tat);
+    }
+
+    /// Puts tokens back that were taken and not spent.
+    pub fn give_back(&mut self, rate: Rate, tokens: u64, now: Nanos) {
+        self.tat = self.tat.saturating_sub(rate.time_of(tokens)).max(now);
         self.hold(rate, now);
     }
 
@@ -156,6 +171,11 @@ impl Bucket {
         // Far beyond any real wait, and far from overflow in what follows.
         let scaled = u64::try_from(scaled).unwrap_or(u64::MAX).min(1 << 62);
         self.tat = now.saturating_add(scaled);
+    }
+
+    /// Tokens that a settled bucket is short of, rounded up.
+    pub fn used(&self, rate: Rate, now: Nanos) -> u64 {
+        self.tat.saturating_sub(now).div_ceil(rate.per_token.max(1))
     }
 
     /// Whether forgetting the bucket changes nothing.

@@ -19,10 +19,10 @@ fn vectors() {
         let admits = bucket.available(rate, now) > 0;
         assert_eq!(admits, event["admit"].as_bool().unwrap(), "{event}");
         if admits {
-            bucket.take(rate, 0);
+            bucket.take(rate, 1, 0);
             assert_eq!(bucket.tat, number(&event["tat_ms"]) * MS, "{event}");
         } else {
-            assert_eq!(bucket.wait(rate, now), number(&event["wait_ms"]) * MS, "{event}");
+            assert_eq!(bucket.wait(rate, 1, now), number(&event["wait_ms"]) * MS, "{event}");
         }
     }
 }
@@ -78,7 +78,7 @@ fn spent(rate: Rate, events: &[Event]) -> Vec<Nanos> {
                 let available = bucket.available(rate, now);
                 if available > 0 {
                     let extra = (*extra).min(u32::try_from(available - 1).unwrap());
-                    bucket.take(rate, extra);
+                    bucket.take(rate, 1, extra);
                     spent.push(now);
                     leases.push(Held { epoch: bucket.epoch, granted: extra, left: extra });
                 }
@@ -126,12 +126,12 @@ proptest! {
             if bucket.available(rate, now) == 0 {
                 break;
             }
-            bucket.take(rate, 0);
+            bucket.take(rate, 1, 0);
             now += gap;
         }
         bucket.settle(rate, rate.max, now);
         if bucket.available(rate, now) == 0 {
-            let wait = bucket.wait(rate, now);
+            let wait = bucket.wait(rate, 1, now);
             prop_assert!(wait > 0);
             bucket.settle(rate, rate.max, now + wait - 1);
             prop_assert_eq!(bucket.available(rate, now + wait - 1), 0);
@@ -147,7 +147,7 @@ proptest! {
         let now = 5_000_000_000;
         let mut bucket = Bucket::full(now);
         let extra = extra.min(u32::try_from(rate.max - 1).unwrap());
-        bucket.take(rate, extra);
+        bucket.take(rate, 1, extra);
         if returned {
             bucket.release(rate, bucket.epoch, extra, extra, now);
             prop_assert_eq!(bucket.available(rate, now), rate.max - 1);
@@ -164,7 +164,7 @@ proptest! {
         let now = 5_000_000_000;
         let mut bucket = Bucket::full(now);
         for _ in 0..used.min(rate.max) {
-            bucket.take(rate, 0);
+            bucket.take(rate, 1, 0);
         }
         let now = now - back;
         bucket.settle(rate, rate.max, now);
@@ -181,11 +181,50 @@ proptest! {
         let used = used.min(old.max);
         let mut bucket = Bucket::full(now);
         for _ in 0..used {
-            bucket.take(old, 0);
+            bucket.take(old, 1, 0);
         }
         bucket.rescale(old, new, now);
         bucket.settle(new, old.max, now);
         prop_assert_eq!(bucket.available(new, now), new.max.saturating_sub(used));
+    }
+}
+
+proptest! {
+    /// Requests of any cost, and charges afterwards: over any interval at most burst + rate x time is
+    /// admitted and paid, and what is owed stays within its bound and comes back at the rate.
+    #[test]
+    fn costs_and_debts(
+        rate in rates(), max_debt in 0_u64..300,
+        events in proptest::collection::vec((0_u64..900 * MS, 1_u64..250, 0_u64..400), 1..100),
+    ) {
+        let mut now = 5_000_000_000;
+        let mut bucket = Bucket::full(now);
+        let ceiling = rate.max + max_debt;
+        let mut paid: Vec<(Nanos, u64)> = Vec::new();
+        for (wait, cost, more) in events {
+            now += wait;
+            prop_assert!(!bucket.settle(rate, ceiling, now));
+            if bucket.available(rate, now) >= cost {
+                bucket.take(rate, cost, 0);
+                paid.push((now, cost));
+            } else if cost <= rate.max {
+                let wait = bucket.wait(rate, cost, now);
+                let mut later = bucket;
+                later.settle(rate, ceiling, now + wait);
+                prop_assert!(wait > 0 && later.available(rate, now + wait) >= cost);
+                later.settle(rate, ceiling, now + wait - 1);
+                prop_assert!(bucket.available(rate, now + wait - 1) < cost);
+            }
+            bucket.charge(rate, more, max_debt, now);
+            prop_assert!(bucket.used(rate, now) <= ceiling);
+        }
+        for (from, (start, _)) in paid.iter().enumerate() {
+            let mut sum = 0;
+            for (end, cost) in &paid[from..] {
+                sum += cost;
+                prop_assert!(sum <= rate.max + (end - start) / rate.per_token);
+            }
+        }
     }
 }
 
@@ -195,7 +234,7 @@ fn forty_of_fifty_under_a_limit_of_thirty() {
     let mut now = 5_000_000_000;
     let mut bucket = Bucket::full(now);
     for _ in 0..40 {
-        bucket.take(old, 0);
+        bucket.take(old, 1, 0);
     }
     bucket.rescale(old, new, now);
     // 40 used: the eleventh token that comes back is the first to be had, at 2 s a token.
@@ -212,10 +251,11 @@ fn extremes_do_not_overflow() {
     let rate = Rate { per_token: u64::MAX / 2, max: u64::MAX };
     let mut bucket = Bucket::full(u64::MAX - 1);
     bucket.settle(rate, u64::MAX, u64::MAX);
-    bucket.take(rate, u32::MAX);
+    bucket.take(rate, u64::MAX, u32::MAX);
     bucket.release(rate, bucket.epoch, u32::MAX, u32::MAX, u64::MAX);
     bucket.rescale(rate, Rate { per_token: 1, max: 1 }, 0);
     bucket.rescale(Rate { per_token: 1, max: 1 }, rate, 0);
     bucket.settle(rate, 0, 0);
-    let _ = bucket.wait(rate, 0);
+    let _ = bucket.wait(rate, u64::MAX, 0);
+    bucket.charge(rate, u64::MAX, u64::MAX, 0);
 }

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use super::bucket::Ask;
 use super::gcra::Rate;
 use crate::core::key::Fingerprint;
 use crate::core::ports::Nanos;
@@ -45,12 +46,15 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Spends one token if the lease has one and stands.
-    pub fn spend(&mut self, rate: Rate, now: Nanos) -> bool {
-        if self.tokens == 0 || now >= self.ends || self.rate != rate || now < self.acquired_at {
+    /// Spends tokens if the lease has them and stands. Where a share of the bucket is kept back from
+    /// the request, a lease that was cut out of that share is not for it.
+    pub fn spend(&mut self, ask: Ask, now: Nanos) -> bool {
+        let Ok(tokens) = u32::try_from(ask.tokens) else { return false };
+        let stands = now < self.ends && now >= self.acquired_at && self.rate == ask.rate;
+        if self.tokens < tokens || !stands || self.level < ask.reserve {
             return false;
         }
-        self.tokens = self.tokens.saturating_sub(1);
+        self.tokens = self.tokens.saturating_sub(tokens);
         self.used_at = now;
         true
     }

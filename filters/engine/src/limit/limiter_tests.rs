@@ -224,16 +224,16 @@ fn quota_headers_of_several_rules() {
 
 #[test]
 fn the_upstreams_stricter_quota_stays() {
-    use super::ResponsePlan;
+    use super::super::{Quota, ResponsePlan};
     use crate::core::headers::HeaderMap;
     let plan = || {
-        let quota = super::Quota {
+        let quota = Quota {
             policy: "p".into(),
             limit: "l".into(),
             remaining: 5,
             draft_03: vec![("x-ratelimit-remaining".into(), "5".into())],
         };
-        ResponsePlan { headers: Vec::new(), quota: Some(quota) }
+        ResponsePlan { quota: Some(quota), ..ResponsePlan::default() }
     };
     let edited = |name: &str, value: &str| {
         let edits = plan().edits(&HeaderMap::from_pairs(&[(name, value)]));

@@ -29,7 +29,8 @@ const OUTCOMES: [(Outcome, &str); 8] = [
     (Outcome::ErrorDenied, "error_denied"),
 ];
 
-/// The most series that one rule can have: the outcomes, contention and evictions.
+/// The most series that any rule can have: the outcomes, contention and evictions. Where a rule's cost
+/// is a header, there is one more for bad ones.
 pub const SERIES_PER_RULE: u32 = 10;
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,6 +38,7 @@ struct RuleCounts {
     outcomes: [u64; OUTCOMES.len()],
     contention: u64,
     evictions: u64,
+    bad_costs: u64,
 }
 
 #[derive(Debug, Default)]
@@ -66,6 +68,13 @@ impl Counters {
             self.dirty |= contention | evictions != 0;
             counts.contention = counts.contention.saturating_add(contention);
             counts.evictions = counts.evictions.saturating_add(evictions);
+        }
+    }
+
+    pub fn bad_costs(&mut self, rule: usize, count: u64) {
+        if let Some(counts) = self.rules.get_mut(rule) {
+            self.dirty |= count != 0;
+            counts.bad_costs = counts.bad_costs.saturating_add(count);
         }
     }
 
@@ -105,9 +114,11 @@ impl Counters {
         }
         for (rule, counts) in self.rules.iter_mut().enumerate() {
             let labels = || labels(&[("policy", policy), ("rule", label(rule))]);
-            for (name, count) in
-                [("contention", &mut counts.contention), ("evictions", &mut counts.evictions)]
-            {
+            for (name, count) in [
+                ("contention", &mut counts.contention),
+                ("evictions", &mut counts.evictions),
+                ("bad_costs", &mut counts.bad_costs),
+            ] {
                 let count = std::mem::take(count);
                 if count > 0 {
                     metrics.count(&format!("{}weir_rate_limit_{name}_total", labels()), count);

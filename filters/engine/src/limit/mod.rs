@@ -1,25 +1,35 @@
 //! Token-bucket rate limiting.
 //!
-//! `gcra` is the arithmetic of one bucket, `slots` how buckets lie in shared data, `lease` what a
-//! worker holds of them, `bucket` a decision over the three, `rule` and `limiter` the policy.
+//! `gcra` is the arithmetic of one bucket, `calendar` the clock of quotas, `slots` how buckets lie in
+//! shared data, `lease` what a worker holds of them, `bucket` a decision over these, `flight` what is in
+//! flight. `rule`, `overrides`, `cost` and `priority` are the policy; `decide` asks its rules, `plan` is
+//! what the response and the end of the stream need, `limiter` the section as a whole.
 
 // Time and counts saturate: an overflow must not change sides.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 mod bucket;
+pub mod calendar;
+mod cost;
 mod crew;
+mod decide;
+mod flight;
 pub mod gcra;
 mod lease;
 mod limiter;
 mod metrics;
+mod overrides;
+mod plan;
+mod priority;
 mod reply;
 mod rule;
 pub mod slots;
 mod table;
 mod worker;
 
-pub use limiter::{Decision, Limiter, Quota, ResponsePlan};
+pub use limiter::Limiter;
 pub use metrics::Outcome;
+pub use plan::{Decision, Quota, ResponsePlan};
 pub use worker::{LocalStore, Worker};
 
 #[cfg(test)]

@@ -1,12 +1,9 @@
 //! What a client is told: refusals, degraded answers, quota headers.
 
-use std::fmt::Write as _;
-
 use weir_protos::FieldError;
 use weir_protos::v1::RateLimitRule;
 use weir_protos::v1::at_limit::QuotaHeaders;
 
-use super::gcra::Rate;
 use crate::core::answer::{
     Client, Degrade, RESOURCE_EXHAUSTED, UNAVAILABLE, body, check_body, checked_headers,
     compile_degrade, content_type, reason_headers, seconds, status,
@@ -71,27 +68,41 @@ impl AtLimit {
         })
     }
 
-    /// The refusal of `rule` when a token is there again after `wait`.
+    /// The refusal of `rule`.
     pub fn refusal(
         &self,
         rule: &str,
-        rate: Rate,
-        wait: Nanos,
+        exceeded: Exceeded,
         client: Client<'_>,
         random: u64,
     ) -> LocalReply {
+        let (reason, title, wait) = match exceeded {
+            Exceeded::Quota { wait, .. } => ("rate_limited", "Quota exceeded", wait),
+            Exceeded::InFlight { .. } => {
+                ("too_many_in_flight", "Too many requests in flight", IN_FLIGHT_WAIT)
+            }
+        };
         let seconds = seconds(wait);
         let spread = seconds.saturating_mul(self.jitter_percent.into()) / 100;
         // Up to `spread` more, ends included.
         let jitter = random.checked_rem(spread.saturating_add(1)).unwrap_or(0);
         let retry_after = seconds.saturating_add(jitter);
-        let mut headers = reason_headers("rate_limited", rule);
+        let mut headers = reason_headers(reason, rule);
         headers.push(("retry-after".into(), retry_after.to_string()));
         if self.quota_headers != QuotaHeaders::Never {
-            headers.push(("ratelimit-policy".into(), policy_item(rule, rate)));
-            headers.push(("ratelimit".into(), limit_item(rule, 0, seconds)));
-            if self.draft_03 {
-                headers.extend(draft_03(rule, rate, 0, seconds));
+            match exceeded {
+                Exceeded::Quota { allowance, .. } => {
+                    headers.push(("ratelimit-policy".into(), policy_item(rule, allowance)));
+                    headers.push(("ratelimit".into(), limit_item(rule, 0, seconds)));
+                    if self.draft_03 {
+                        headers.extend(draft_03(rule, allowance, 0, seconds));
+                    }
+                }
+                Exceeded::InFlight { most } => {
+                    let policy = format!("\"{rule}\";q={most};qu=\"concurrent-requests\"");
+                    headers.push(("ratelimit-policy".into(), policy));
+                    headers.push(("ratelimit".into(), format!("\"{rule}\";r=0")));
+                }
             }
         }
         if client.is_grpc {
@@ -102,7 +113,15 @@ impl AtLimit {
             headers.retain(|(known, _)| known != name);
             headers.push((name.clone(), value.clone()));
         }
-        let detail = format!("rate limit {rule} is used up; retry in {retry_after} s");
+        let detail = match exceeded {
+            Exceeded::Quota { .. } => {
+                format!("rate limit {rule} is used up; retry in {retry_after} s")
+            }
+            Exceeded::InFlight { most } => format!(
+                "rate limit {rule} has {most} requests in flight, as many as it lets; \
+                 retry in {retry_after} s"
+            ),
+        };
         let body = match &self.body {
             Some((body, kind)) => {
                 if !client.is_grpc {
@@ -115,10 +134,10 @@ impl AtLimit {
                 client,
                 &Problem {
                     kind: "https://iana.org/assignments/http-problem-types#quota-exceeded",
-                    title: "Quota exceeded",
+                    title,
                     status: self.status,
                     detail: &detail,
-                    reason: "rate_limited",
+                    reason,
                     violated: &[rule],
                     trace_id: client.trace_id,
                 },
@@ -132,6 +151,26 @@ impl AtLimit {
             grpc_status: client.is_grpc.then_some(RESOURCE_EXHAUSTED),
         }
     }
+}
+
+/// What a refused request met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exceeded {
+    /// Tokens are there again after `wait`.
+    Quota { allowance: Allowance, wait: Nanos },
+    /// So many requests are in flight.
+    InFlight { most: u32 },
+}
+
+/// Nobody knows when a request will end.
+const IN_FLIGHT_WAIT: Nanos = 1_000_000_000;
+
+/// A quota as clients are told of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allowance {
+    pub tokens: u64,
+    /// The window in which it is restored.
+    pub seconds: u64,
 }
 
 /// The answer when shared state could not be had and the rule says DENY.
@@ -161,8 +200,8 @@ pub fn state_unavailable(rule: &str, client: Client<'_>) -> LocalReply {
 
 /// An item of `RateLimit-Policy`: the quota and the window in which it is restored
 /// (draft-ietf-httpapi-ratelimit-headers-10, section 2.1).
-pub fn policy_item(rule: &str, rate: Rate) -> String {
-    format!("\"{rule}\";q={};w={}", rate.max, seconds(rate.fill_time()))
+pub fn policy_item(rule: &str, Allowance { tokens, seconds }: Allowance) -> String {
+    format!("\"{rule}\";q={tokens};w={seconds}")
 }
 
 /// An item of `RateLimit` (same draft, section 2.2).
@@ -171,9 +210,13 @@ pub fn limit_item(rule: &str, remaining: u64, reset: u64) -> String {
 }
 
 /// The three headers of draft-polli-ratelimit-headers-03, as Envoy's own limiters write them.
-pub fn draft_03(rule: &str, rate: Rate, remaining: u64, reset: u64) -> [(String, String); 3] {
-    let mut limit = rate.max.to_string();
-    let _ = write!(limit, ", {};w={};name=\"{rule}\"", rate.max, seconds(rate.fill_time()));
+pub fn draft_03(
+    rule: &str,
+    Allowance { tokens, seconds }: Allowance,
+    remaining: u64,
+    reset: u64,
+) -> [(String, String); 3] {
+    let limit = format!("{tokens}, {tokens};w={seconds};name=\"{rule}\"");
     [
         ("x-ratelimit-limit".into(), limit),
         ("x-ratelimit-remaining".into(), remaining.to_string()),

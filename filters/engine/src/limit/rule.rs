@@ -3,13 +3,20 @@
 use std::ops::RangeInclusive;
 use std::rc::Rc;
 
-use weir_protos::FieldError;
-use weir_protos::v1::rate_limit_rule::{Calendar, OnError, OnMatch, Scope};
+use weir_protos::v1::rate_limit_rule::{OnError, OnMatch, Scope};
 use weir_protos::v1::{RateLimitRule, mode};
+use weir_protos::{Duration, FieldError};
 
+use super::calendar::{Calendar, Filling};
+use super::cost::Cost;
+use super::flight::Place;
 use super::gcra::Rate;
-use super::reply::AtLimit;
+use super::metrics::SERIES_PER_RULE;
+use super::overrides::Overrides;
+use super::priority::Priority;
+use super::reply::{Allowance, AtLimit};
 use super::table::Before;
+use crate::core::answer::seconds;
 use crate::core::checks::{self, Seconds};
 use crate::core::key::{self, Fingerprint, Key};
 use crate::core::matcher::{MatchDefaults, Matcher};
@@ -42,7 +49,14 @@ pub struct Rule {
     pub matcher: Matcher,
     pub stops: bool,
     pub key: Key,
+    /// Without one, requests are limited by those in flight alone.
+    pub has_bucket: bool,
+    pub filling: Filling,
     pub rate: Rate,
+    pub overrides: Option<Overrides>,
+    pub cost: Cost,
+    pub in_flight: Option<InFlight>,
+    pub priority: Option<Priority>,
     pub scope: RuleScope,
     /// Sets of the rule's table; 1 for a rule without a key.
     pub sets: u32,
@@ -54,6 +68,15 @@ pub struct Rule {
     pub state: Rc<[u8]>,
     /// The same as a number.
     pub scope_of_keys: Fingerprint,
+}
+
+/// A limit of requests in flight.
+#[derive(Debug)]
+pub struct InFlight {
+    pub most: u32,
+    /// A tunnel is out of it once it stands.
+    pub excludes_upgrades: bool,
+    pub place: Place,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -85,15 +108,42 @@ impl Rule {
         }
         let sets =
             if key.is_empty() { 1 } else { max_keys.div_ceil(KEYS_PER_SET).next_power_of_two() };
+        let filling = Filling::compile(source, path)?;
+        let fields = Fields::of(source);
+        let has_bucket =
+            source.max_concurrent.is_none() || fields.is_any() || filling != Filling::Steady;
+        let rate = match has_bucket {
+            true => rate(fields, filling, path)?,
+            false => Rate::new(1, 1, FILL_INTERVAL.into_inner().0),
+        };
+        if source.cost.is_some() && !has_bucket {
+            let remedy = "needs a bucket; give max_tokens and fill_interval, or calendar";
+            return Err(FieldError::at(format!("{path}.cost"), remedy));
+        }
+        let overrides = Overrides::compile(source, &key, filling, path)?;
+        let smallest = overrides.as_ref().map_or(rate.max, |them| them.smallest().min(rate.max));
+        let cost = Cost::compile(source.cost.as_ref(), smallest, path)?;
+        check_debt(&cost, rate, path)?;
+        let scope = scope(source, path)?;
+        let bucket = has_bucket.then_some((smallest, cost.constant));
+        let flights = source.max_concurrent.map(|most| (u64::from(most), 1));
+        let limits: Vec<_> = bucket.into_iter().chain(flights).collect();
+        let priority = Priority::compile(source.priority.as_ref(), &limits, path)?;
         let state = format!("{}/rl/{}/", common.identity.state_prefix, source.id);
         let rule = Rule {
             mode: effective_mode(&[common.mode, section, source.mode()]),
             enforced: enforced(source, path)?,
             matcher: Matcher::compile(source.r#match.as_ref(), &format!("{path}.match"), defaults)?,
             stops: source.on_match() == OnMatch::Stop,
+            has_bucket,
+            in_flight: in_flight(source, &state, key.is_empty(), scope, path)?,
+            priority,
+            filling,
+            rate,
+            overrides,
+            cost,
             key,
-            rate: rate(source, path)?,
-            scope: scope(source, path)?,
+            scope,
             sets,
             before: None,
             denies_on_error: source.on_error() == OnError::Deny,
@@ -105,34 +155,60 @@ impl Rule {
         Ok((rule.mode != mode::Value::Off).then_some(rule))
     }
 
-    /// The bucket's rate for one of `workers`.
-    pub fn rate_for(&self, workers: u32) -> Rate {
+    /// What of a bucket's rate is for one of `workers`.
+    pub fn share_of(&self, rate: Rate, workers: u32) -> Rate {
         match self.scope {
-            RuleScope::Process => self.rate,
-            RuleScope::Worker(given) => self.rate.split(given.unwrap_or(workers)),
+            RuleScope::Process => rate,
+            RuleScope::Worker(given) => {
+                let share = rate.split(given.unwrap_or(workers));
+                let share = match self.filling {
+                    Filling::Steady => share,
+                    Filling::Calendar(_) => Calendar::rate(share.max),
+                };
+                // A request that fits into no worker's share would never pass.
+                Rate { max: share.max.max(self.cost.constant), ..share }
+            }
         }
+    }
+
+    /// How many requests may be in flight in one of `workers`, or in all.
+    pub fn most_in_flight(&self, most: u32, workers: u32) -> u32 {
+        match self.scope {
+            RuleScope::Process => most,
+            RuleScope::Worker(given) => {
+                most.checked_div(given.unwrap_or(workers)).unwrap_or(most).max(1)
+            }
+        }
+    }
+
+    /// What clients are told of a bucket with this rate.
+    pub fn allowance(&self, rate: Rate) -> Allowance {
+        let window = match self.filling {
+            Filling::Steady => rate.fill_time(),
+            Filling::Calendar(calendar) => calendar.length(),
+        };
+        Allowance { tokens: rate.max, seconds: seconds(window) }
+    }
+
+    /// The most series of metrics that the rule can have.
+    pub fn series(&self) -> u32 {
+        SERIES_PER_RULE
+            .saturating_add(u32::from(self.cost.reads_headers()))
+            .saturating_add(u32::from(self.in_flight.is_some()))
+    }
+
+    /// The longest that a bucket of the rule takes to fill.
+    pub fn fill_time(&self) -> Nanos {
+        if let Filling::Calendar(calendar) = self.filling {
+            return calendar.length();
+        }
+        let overrides = self.overrides.as_ref().map_or(0, Overrides::fill_time);
+        self.rate.fill_time().max(overrides)
     }
 }
 
 /// What the schema has a place for and this version does not do is refused, never ignored.
 fn refuse_what_is_not_built(source: &RateLimitRule, path: &str) -> Result<(), FieldError> {
-    let fields = [
-        ("cost", source.cost.is_some()),
-        ("calendar", source.calendar() != Calendar::Unspecified),
-        ("utc_offset", !source.utc_offset.is_empty()),
-        ("max_concurrent", source.max_concurrent.is_some()),
-        ("exclude_upgrades", source.exclude_upgrades),
-        ("overrides", !source.overrides.is_empty()),
-        ("priority", source.priority.is_some()),
-    ];
-    for (field, is_set) in fields {
-        if is_set {
-            return Err(FieldError::at(
-                format!("{path}.{field}"),
-                "is not built in this version; remove it",
-            ));
-        }
-    }
     if source.scope() == Scope::Mesh {
         let remedy = "is not built in this version; use PROCESS or WORKER";
         return Err(FieldError::value(format!("{path}.scope"), "MESH", remedy));
@@ -140,7 +216,59 @@ fn refuse_what_is_not_built(source: &RateLimitRule, path: &str) -> Result<(), Fi
     Ok(())
 }
 
-fn rate(source: &RateLimitRule, path: &str) -> Result<Rate, FieldError> {
+/// What makes a rate, of a rule or of an override.
+#[derive(Clone, Copy)]
+pub struct Fields<'p> {
+    pub max_tokens: Option<u64>,
+    pub tokens_per_fill: Option<u64>,
+    pub fill_interval: Option<&'p Duration>,
+}
+
+impl<'p> Fields<'p> {
+    fn is_any(self) -> bool {
+        self.max_tokens.is_some() || self.tokens_per_fill.is_some() || self.fill_interval.is_some()
+    }
+
+    fn of(source: &'p RateLimitRule) -> Fields<'p> {
+        let RateLimitRule { max_tokens, tokens_per_fill, fill_interval, .. } = source;
+        Fields {
+            max_tokens: *max_tokens,
+            tokens_per_fill: *tokens_per_fill,
+            fill_interval: fill_interval.as_ref(),
+        }
+    }
+}
+
+/// More in flight than this no proxy carries.
+const MAX_IN_FLIGHT: u32 = 1_000_000;
+
+fn in_flight(
+    source: &RateLimitRule,
+    state: &str,
+    is_unkeyed: bool,
+    scope: RuleScope,
+    path: &str,
+) -> Result<Option<InFlight>, FieldError> {
+    let Some(most) = source.max_concurrent else {
+        if source.exclude_upgrades {
+            let remedy = "goes with `max_concurrent` alone; remove it";
+            return Err(FieldError::value(format!("{path}.exclude_upgrades"), true, remedy));
+        }
+        return Ok(None);
+    };
+    if !(1..=MAX_IN_FLIGHT).contains(&most) {
+        let path = format!("{path}.max_concurrent");
+        return Err(FieldError::value(path, most, "must be from 1 to 1000000"));
+    }
+    let place = Place {
+        rule: format!("{state}flight/").into_bytes().into(),
+        is_keyed: !is_unkeyed,
+        is_local: scope != RuleScope::Process,
+    };
+    Ok(Some(InFlight { most, excludes_upgrades: source.exclude_upgrades, place }))
+}
+
+pub fn rate(source: Fields<'_>, filling: Filling, path: &str) -> Result<Rate, FieldError> {
     let count = |field: &str, value: Option<u64>, default: Option<u64>| {
         let path = format!("{path}.{field}");
         let Some(value) = value.or(default) else {
@@ -152,9 +280,21 @@ fn rate(source: &RateLimitRule, path: &str) -> Result<Rate, FieldError> {
         Ok(value)
     };
     let max_tokens = count("max_tokens", source.max_tokens, None)?;
+    if let Filling::Calendar(_) = filling {
+        for (field, is_set) in [
+            ("tokens_per_fill", source.tokens_per_fill.is_some()),
+            ("fill_interval", source.fill_interval.is_some()),
+        ] {
+            if is_set {
+                let remedy = "does not go with `calendar`, which fills the bucket whole; remove it";
+                return Err(FieldError::at(format!("{path}.{field}"), remedy));
+            }
+        }
+        return Ok(Calendar::rate(max_tokens));
+    }
     let tokens_per_fill = count("tokens_per_fill", source.tokens_per_fill, Some(1))?;
     let path = format!("{path}.fill_interval");
-    let interval = checks::duration(source.fill_interval.as_ref(), FILL_INTERVAL, &path)?;
+    let interval = checks::duration(source.fill_interval, FILL_INTERVAL, &path)?;
     let Some(nanos) = interval else {
         return Err(FieldError::at(path, r#"is missing; it must be from "0.001s" to "86400s""#));
     };
@@ -174,6 +314,18 @@ fn rate(source: &RateLimitRule, path: &str) -> Result<Rate, FieldError> {
         return Err(FieldError::value(path, written, remedy));
     }
     Ok(rate)
+}
+
+/// What is owed comes back within the time that a bucket may take to fill.
+fn check_debt(cost: &Cost, rate: Rate, path: &str) -> Result<(), FieldError> {
+    let Some(debt) = cost.of_response().and_then(|response| response.max_debt) else {
+        return Ok(());
+    };
+    if u128::from(rate.per_token).saturating_mul(debt.into()) > MAX_FILL_TIME.into() {
+        let remedy = "is too much: it would take over a year to come back; lower it";
+        return Err(FieldError::value(format!("{path}.cost.max_debt"), debt, remedy));
+    }
+    Ok(())
 }
 
 fn scope(source: &RateLimitRule, path: &str) -> Result<RuleScope, FieldError> {

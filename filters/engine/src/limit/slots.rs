@@ -6,6 +6,7 @@
 //! is forgotten without any effect, and otherwise the least is given away. (Forgetting the idlest
 //! instead would let a flood of one-off keys push out a key that is at its limit.)
 
+use super::calendar::{Filling, Moment};
 use super::gcra::{Bucket, Rate, epoch};
 use crate::core::bytes::Reader;
 use crate::core::key::Fingerprint;
@@ -15,26 +16,42 @@ use crate::core::ports::Nanos;
 /// value of 264 bytes costs hardly more to copy than a small one.
 pub const WAYS: usize = 8;
 
-/// The largest `max_tokens` that a policy may have.
+/// The largest `max_tokens` that a policy may have, the largest cost, and the largest debt.
 pub const MAX_TOKENS: u64 = 1_000_000_000;
+
+/// A full bucket and the largest debt.
+const MAX_CEILING: u64 = 2 * MAX_TOKENS;
 
 const VERSION: u8 = 1;
 const HEADER: usize = 32;
 const SLOT: usize = 28;
+const OWN: usize = 24;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Set {
-    /// The rate under which the slots were written.
-    pub rate: Rate,
-    /// The largest `max` that the set has had: no bucket was ever used further.
-    pub ceiling: u64,
+    /// Of all slots.
+    pub filling: Filling,
+    /// Of the slots that have no terms of their own.
+    pub terms: Terms,
     pub slots: Vec<Slot>,
+}
+
+/// How buckets fill, and how far they can have been used.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Terms {
+    /// The rate under which the buckets were written.
+    pub rate: Rate,
+    /// The largest `max` that they have had, with the debt that they may be in: none was ever used
+    /// further.
+    pub ceiling: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Slot {
     pub fingerprint: Fingerprint,
     pub bucket: Bucket,
+    /// Where an override gives the key another rate than the rest.
+    pub own: Option<Terms>,
 }
 
 /// A slot taken out of its set.
@@ -45,32 +62,113 @@ pub struct Taken {
     pub is_new: bool,
     /// A bucket that was not full was forgotten to make room.
     pub evicted: bool,
-    /// The clock stepped back; the bucket is to be written whatever else happens.
-    pub has_stepped: bool,
+    /// The time by which the bucket counts.
+    pub now: Nanos,
+    /// The slot is to be written whatever else happens: the clock stepped back, or the rate changed.
+    pub is_changed: bool,
+}
+
+/// What the policy says of a key's bucket now.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    pub rate: Rate,
+    pub filling: Filling,
+    /// When the rate came into force.
+    pub since: Moment,
+    pub moment: Moment,
+}
+
+impl Terms {
+    pub fn new(rate: Rate) -> Terms {
+        Terms { rate, ceiling: rate.max }
+    }
+
+    fn read(numbers: &mut Reader<'_>) -> Option<Terms> {
+        let rate = Rate { per_token: numbers.u64()?, max: numbers.u64()? };
+        let ceiling = numbers.u64()?;
+        let is_ours = rate.per_token > 0 && rate.max > 0 && ceiling <= MAX_CEILING;
+        is_ours.then_some(Terms { rate, ceiling })
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        for number in [self.rate.per_token, self.rate.max, self.ceiling] {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+    }
+
+    fn settle(&self, bucket: &mut Bucket, now: Nanos) -> bool {
+        bucket.settle(self.rate, self.ceiling, now)
+    }
+
+    /// Takes a bucket over to other terms, which are in force since `since`: use stays use, and what
+    /// comes back after that comes at the new rate.
+    fn rescale(&self, from: Filling, bucket: &mut Bucket, to: Now) {
+        let Now { rate, filling, since, moment } = to;
+        // A bucket that nobody asked for since the edit is taken over as it was then.
+        let used = match (from, filling) {
+            (Filling::Steady, Filling::Steady) => {
+                // A worker that still runs the old policy may have written later than that.
+                let is_newer =
+                    bucket.epoch.wrapping_sub(epoch(since.steady)).wrapping_sub(1) < u32::MAX / 2;
+                let at = if is_newer { moment.steady } else { since.steady.min(moment.steady) };
+                self.settle(bucket, at);
+                return bucket.rescale(self.rate, rate, at);
+            }
+            // A token is a token, whatever the quota.
+            (Filling::Calendar(_), Filling::Calendar(_)) if from == filling => return,
+            (Filling::Steady, Filling::Calendar(_)) => {
+                self.settle(bucket, since.steady);
+                bucket.used(self.rate, since.steady)
+            }
+            (Filling::Calendar(calendar), _) => calendar.used(bucket.tat, since.wall),
+        };
+        *bucket = Bucket::with_used(rate, used, filling.now(since));
+    }
+}
+
+/// Brings a slot to the present. Gives the time by which its bucket counts, and whether the slot was
+/// changed by more than time.
+fn bring(filling: Filling, terms: Terms, slot: &mut Slot, moment: Moment) -> (Nanos, bool) {
+    let terms = slot.own.unwrap_or(terms);
+    match filling {
+        Filling::Steady => (moment.steady, terms.settle(&mut slot.bucket, moment.steady)),
+        Filling::Calendar(calendar) => {
+            let (now, is_changed) = calendar.bring(&mut slot.bucket.tat, moment.wall);
+            terms.settle(&mut slot.bucket, now);
+            (now, is_changed)
+        }
+    }
+}
+
+impl Slot {
+    /// The rate of the bucket in its set.
+    pub fn rate(&self, set: &Set) -> Rate {
+        self.own.unwrap_or(set.terms).rate
+    }
 }
 
 impl Set {
-    pub fn new(rate: Rate) -> Set {
-        Set { rate, ceiling: rate.max, slots: Vec::with_capacity(1) }
+    pub fn new(filling: Filling, rate: Rate) -> Set {
+        Set { filling, terms: Terms::new(rate), slots: Vec::with_capacity(1) }
     }
 
-    /// `None` for what is not ours: another format, or a stranger's value.
+    /// `None` for what is not ours: another format, or a stranger's value. After the version come a
+    /// bit for each slot, which tells whether its own terms follow it, and how the buckets fill.
     pub fn read(bytes: &[u8]) -> Option<Set> {
         let (header, body) = bytes.split_at_checked(HEADER)?;
         let (version, rest) = header.split_at_checked(8)?;
-        let count = body.len() / SLOT;
-        if version != [VERSION, 0, 0, 0, 0, 0, 0, 0] || count > WAYS || body.len() % SLOT != 0 {
+        let &[VERSION, with_own, period, low, high, 0, 0, 0] = version else { return None };
+        let filling = Filling::from_bytes([period, low, high])?;
+        let own_bytes = (with_own.count_ones() as usize).saturating_mul(OWN);
+        let slot_bytes = body.len().checked_sub(own_bytes)?;
+        let count = slot_bytes / SLOT;
+        if count > WAYS || slot_bytes % SLOT != 0 {
             return None;
         }
-        let mut numbers = Reader(rest);
-        let rate = Rate { per_token: numbers.u64()?, max: numbers.u64()? };
-        let ceiling = numbers.u64()?;
-        if rate.per_token == 0 || rate.max == 0 || ceiling > MAX_TOKENS {
-            return None;
-        }
+        let terms = Terms::read(&mut Reader(rest))?;
         let mut slots = Vec::with_capacity(count.saturating_add(1));
         let mut numbers = Reader(body);
-        for _ in 0..count {
+        for place in 0..count {
             let fingerprint = numbers.u64()?;
             let bucket = Bucket {
                 tat: numbers.u64()?,
@@ -78,77 +176,122 @@ impl Set {
                 leased_now: numbers.u32()?,
                 leased_before: numbers.u32()?,
             };
-            slots.push(Slot { fingerprint, bucket });
+            let has_own = (with_own >> place) & 1 == 1;
+            let own = if has_own { Some(Terms::read(&mut numbers)?) } else { None };
+            slots.push(Slot { fingerprint, bucket, own });
         }
-        Some(Set { rate, ceiling, slots })
+        // A bit of a slot that is not there has left bytes unread.
+        numbers.0.is_empty().then_some(Set { filling, terms, slots })
     }
 
     pub fn write(&self, out: &mut Vec<u8>) {
         out.clear();
-        out.extend_from_slice(&[VERSION, 0, 0, 0, 0, 0, 0, 0]);
-        for number in [self.rate.per_token, self.rate.max, self.ceiling] {
-            out.extend_from_slice(&number.to_le_bytes());
-        }
-        for Slot { fingerprint, bucket } in &self.slots {
+        let bits = self.slots.iter().rev();
+        let with_own = bits.fold(0_u8, |bits, slot| (bits << 1) | u8::from(slot.own.is_some()));
+        let [period, low, high] = self.filling.to_bytes();
+        out.extend_from_slice(&[VERSION, with_own, period, low, high, 0, 0, 0]);
+        self.terms.write(out);
+        for Slot { fingerprint, bucket, own } in &self.slots {
             out.extend_from_slice(&fingerprint.to_le_bytes());
             out.extend_from_slice(&bucket.tat.to_le_bytes());
             for number in [bucket.epoch, bucket.leased_now, bucket.leased_before] {
                 out.extend_from_slice(&number.to_le_bytes());
             }
+            if let Some(own) = own {
+                own.write(out);
+            }
         }
     }
 
-    /// Takes the set over to another rate, which is in force since `since`: use stays use, and what
-    /// comes back after that comes at the new rate. True where the set changed.
-    pub fn rescale(&mut self, rate: Rate, since: Nanos, now: Nanos) -> bool {
-        if self.rate == rate {
+    /// Takes the set over to other terms; slots with a rate of their own keep it, as far as it goes
+    /// with how the set is filled now. True where the set changed.
+    pub fn rescale(&mut self, to: Now) -> bool {
+        let Set { filling, terms, slots } = self;
+        if terms.rate == to.rate && *filling == to.filling {
             return false;
         }
-        for slot in &mut self.slots {
-            // A worker that still runs the old policy may have written later than that.
-            let is_newer =
-                slot.bucket.epoch.wrapping_sub(epoch(since)).wrapping_sub(1) < u32::MAX / 2;
-            let at = if is_newer { now } else { since.min(now) };
-            slot.bucket.settle(self.rate, self.ceiling, at);
-            slot.bucket.rescale(self.rate, rate, at);
+        for slot in slots.iter_mut() {
+            match &mut slot.own {
+                None => terms.rescale(*filling, &mut slot.bucket, to),
+                Some(own) if *filling != to.filling => {
+                    let rate = Rate { max: own.rate.max, ..to.rate };
+                    own.rescale(*filling, &mut slot.bucket, Now { rate, ..to });
+                    own.rate = rate;
+                }
+                Some(_) => {}
+            }
         }
-        self.rate = rate;
-        self.ceiling = self.ceiling.max(rate.max);
+        *filling = to.filling;
+        *terms = Terms { rate: to.rate, ceiling: terms.ceiling.max(to.rate.max) };
         true
     }
 
     /// Takes the settled slot of a key out of the set, to be changed and put back with
     /// [`Set::put`]. A key that the set does not know gets a full bucket.
-    pub fn take(&mut self, fingerprint: Fingerprint, now: Nanos) -> Taken {
-        let (rate, ceiling) = (self.rate, self.ceiling);
+    pub fn take(&mut self, fingerprint: Fingerprint, to: Now) -> Taken {
+        let moment = to.moment;
         if let Some(place) = self.slots.iter().position(|slot| slot.fingerprint == fingerprint) {
             let mut slot = self.slots.swap_remove(place);
-            let has_stepped = slot.bucket.settle(rate, ceiling, now);
-            return Taken { slot, is_new: false, evicted: false, has_stepped };
+            let is_adopted = self.adopt(&mut slot, to);
+            let (now, is_stepped) = bring(self.filling, self.terms, &mut slot, moment);
+            let is_changed = is_adopted | is_stepped;
+            return Taken { slot, is_new: false, evicted: false, now, is_changed };
         }
         let mut evicted = false;
         if self.slots.len() >= WAYS {
-            for slot in &mut self.slots {
-                slot.bucket.settle(rate, ceiling, now);
-            }
-            let nearest = self.slots.iter().enumerate().min_by_key(|(_, slot)| slot.bucket.tat);
-            if let Some((place, slot)) = nearest {
-                evicted = !slot.bucket.is_full(now);
-                self.slots.swap_remove(place);
+            let Set { filling, terms, slots } = self;
+            // By tokens: where rates differ, time would tell a slow bucket from a fast one.
+            let mut used = |slot: &mut Slot| {
+                let (now, _) = bring(*filling, *terms, slot, moment);
+                let rate = slot.own.unwrap_or(*terms).rate;
+                (slot.bucket.used(rate, now), slot.bucket.tat, slot.bucket.is_full(now))
+            };
+            let nearest = slots.iter_mut().map(&mut used).enumerate().min_by_key(|(_, it)| *it);
+            if let Some((place, (.., is_full))) = nearest {
+                evicted = !is_full;
+                slots.swap_remove(place);
             }
         }
-        let slot = Slot { fingerprint, bucket: Bucket::full(now) };
-        Taken { slot, is_new: true, evicted, has_stepped: false }
+        let now = to.filling.now(moment);
+        let own = (to.rate != self.terms.rate).then(|| Terms::new(to.rate));
+        let slot = Slot { fingerprint, bucket: Bucket::full(now), own };
+        Taken { slot, is_new: true, evicted, now, is_changed: false }
+    }
+
+    /// Notes that a slot of the set may be used up to `ceiling`.
+    pub fn raise(&mut self, slot: &mut Slot, ceiling: u64) {
+        let terms = slot.own.as_mut().unwrap_or(&mut self.terms);
+        terms.ceiling = terms.ceiling.max(ceiling.min(MAX_CEILING));
     }
 
     pub fn put(&mut self, slot: Slot) {
         self.slots.push(slot);
     }
 
-    /// The settled slot of a key, if the set knows it.
-    pub fn known(&mut self, fingerprint: Fingerprint, now: Nanos) -> Option<Slot> {
-        let known = self.slots.iter().any(|slot| slot.fingerprint == fingerprint);
-        known.then(|| self.take(fingerprint, now).slot)
+    /// The settled slot of a key, if the set knows it, at the rate that it has; and the time by which
+    /// its bucket counts.
+    pub fn known(&mut self, fingerprint: Fingerprint, moment: Moment) -> Option<(Slot, Nanos)> {
+        let place = self.slots.iter().position(|slot| slot.fingerprint == fingerprint)?;
+        let mut slot = self.slots.swap_remove(place);
+        let (now, _) = bring(self.filling, self.terms, &mut slot, moment);
+        Some((slot, now))
+    }
+
+    /// Takes a slot over to the rate that its key has now. True where that is another one.
+    fn adopt(&mut self, slot: &mut Slot, to: Now) -> bool {
+        let terms = slot.own.unwrap_or(self.terms);
+        let is_other = terms.rate != to.rate;
+        if is_other {
+            terms.rescale(self.filling, &mut slot.bucket, to);
+        }
+        let ceiling = terms.ceiling.max(to.rate.max);
+        if to.rate == self.terms.rate {
+            slot.own = None;
+            self.terms.ceiling = self.terms.ceiling.max(ceiling);
+        } else {
+            slot.own = Some(Terms { rate: to.rate, ceiling });
+        }
+        is_other
     }
 }
 
@@ -159,11 +302,19 @@ mod tests {
 
     const RATE: Rate = Rate { per_token: 1000, max: 10 };
 
+    fn at(now: Nanos) -> Now {
+        Now { rate: RATE, filling: Filling::Steady, since: moment(0), moment: moment(now) }
+    }
+
+    fn moment(steady: Nanos) -> Moment {
+        Moment { steady, wall: 0 }
+    }
+
     fn filled(used: &[u64]) -> Set {
-        let mut set = Set::new(RATE);
+        let mut set = Set::new(Filling::Steady, RATE);
         for (fingerprint, used) in (0..).zip(used) {
-            let mut slot = set.take(fingerprint, 0).slot;
-            (0..*used).for_each(|_| slot.bucket.take(RATE, 0));
+            let mut slot = set.take(fingerprint, at(0)).slot;
+            (0..*used).for_each(|_| slot.bucket.take(RATE, 1, 0));
             set.put(slot);
         }
         set
@@ -172,15 +323,15 @@ mod tests {
     #[test]
     fn the_bucket_nearest_to_full_is_forgotten() {
         let mut set = filled(&[5, 9, 1, 5, 5, 5, 5, 5]);
-        let taken = set.take(77, 0);
+        let taken = set.take(77, at(0));
         set.put(taken.slot);
         assert!(taken.evicted);
-        assert!(set.known(2, 0).is_none() && set.known(1, 0).is_some());
+        assert!(set.known(2, moment(0)).is_none() && set.known(1, moment(0)).is_some());
         // Two tokens later key 77 is full again, and goes without being missed.
         let mut set = filled(&[5, 9, 3, 5, 5, 5, 5, 5]);
-        assert!(set.take(77, 0).evicted);
+        assert!(set.take(77, at(0)).evicted);
         let mut set = filled(&[5, 9, 3, 5, 5, 5, 5, 5]);
-        assert!(!set.take(77, 3000).evicted);
+        assert!(!set.take(77, at(3000)).evicted);
     }
 
     #[test]
@@ -194,14 +345,63 @@ mod tests {
         let mut later = bytes.clone();
         later[0] = 2;
         assert_eq!(Set::read(&later), None);
-        let mut zero = bytes;
+        let mut zero = bytes.clone();
         zero[8..16].fill(0);
         assert_eq!(Set::read(&zero), None);
+        // Terms of a slot that is not there.
+        let mut more = bytes;
+        more[1] = 8;
+        more.extend([1; OWN]);
+        assert_eq!(Set::read(&more), None);
+    }
+
+    /// What a module without overrides wrote is read, and what this one writes without them it reads.
+    #[test]
+    fn sets_without_own_terms_are_as_they_were() {
+        let set = filled(&[3]);
+        let mut bytes = Vec::new();
+        set.write(&mut bytes);
+        assert_eq!((bytes.len(), &bytes[..8]), (HEADER + SLOT, &[1, 0, 0, 0, 0, 0, 0, 0][..]));
+    }
+
+    #[test]
+    fn a_key_with_a_rate_of_its_own_lives_among_the_others() {
+        let fast = Rate { per_token: 10, max: 100 };
+        let own = |now| Now { rate: fast, ..at(now) };
+        let mut set = filled(&[5, 2]);
+        let taken = set.take(9, own(0));
+        assert_eq!((taken.is_new, taken.slot.rate(&set)), (true, fast));
+        let mut slot = taken.slot;
+        (0..40).for_each(|_| slot.bucket.take(fast, 1, 0));
+        set.put(slot);
+        let mut bytes = Vec::new();
+        set.write(&mut bytes);
+        let mut set = Set::read(&bytes).unwrap();
+        assert_eq!(set.known(0, moment(0)).unwrap().0.bucket.available(RATE, 0), 5);
+        // The override goes: 40 used of what are ten now.
+        let taken = set.take(9, at(0));
+        assert!(taken.is_changed && taken.slot.own.is_none());
+        assert_eq!(taken.slot.bucket.used(RATE, 0), 40);
+        assert_eq!(set.terms.ceiling, 100);
+        // And comes back: 60 are left.
+        set.put(taken.slot);
+        assert_eq!(set.take(9, own(0)).slot.bucket.available(fast, 0), 60);
+    }
+
+    #[test]
+    fn the_least_is_given_away_in_tokens() {
+        let fast = Rate { per_token: 1, max: 1000 };
+        let mut set = filled(&[5, 5, 5, 5, 5, 5, 5]);
+        let mut slot = set.take(50, Now { rate: fast, ..at(0) }).slot;
+        (0..500).for_each(|_| slot.bucket.take(fast, 1, 0));
+        set.put(slot);
+        assert!(set.take(77, at(0)).evicted);
+        assert!(set.known(50, moment(0)).is_some());
     }
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..500)) {
             if let Some(set) = Set::read(&bytes) {
                 let mut again = Vec::new();
                 set.write(&mut again);

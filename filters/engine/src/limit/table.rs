@@ -5,7 +5,6 @@
 //! from then can still be short of tokens, and a key that is new to its set is looked for there. One
 //! table back, no further: a bucket that nobody asks for between two such edits is forgotten.
 
-use super::gcra::Rate;
 use crate::core::ports::{BLIND, Nanos, SharedStore};
 
 /// The table before the last change of size.
@@ -26,12 +25,13 @@ struct Record {
     fill_time: Nanos,
 }
 
-/// Notes the size of a rule's table; gives the table before it, where that still matters. To be
-/// called while a policy is configured: on the main thread first, so that nobody races.
+/// Notes the size of a rule's table; gives the table before it, where that still matters. No
+/// bucket takes longer than `fill_time` to fill. To be called while a policy is configured: on the
+/// main thread first, so that nobody races.
 pub fn resize(
     rule: &[u8],
     sets: u32,
-    rate: Rate,
+    fill_time: Nanos,
     now: Nanos,
     store: &mut impl SharedStore,
 ) -> Option<Before> {
@@ -40,10 +40,10 @@ pub fn resize(
     let mut record = found.unwrap_or(Record { sets, ..Record::default() });
     if record.sets != sets {
         // Under the old rate or the new one, whichever is slower.
-        let until = now.saturating_add(record.fill_time.max(rate.fill_time()));
+        let until = now.saturating_add(record.fill_time.max(fill_time));
         record = Record { sets, before: record.sets, until, ..record };
     }
-    record.fill_time = record.fill_time.max(rate.fill_time());
+    record.fill_time = record.fill_time.max(fill_time);
     if found != Some(record) {
         // Without the note an edit of `max_keys` refills buckets, which is no reason to refuse it.
         let _ = store.set(&key, &record.write(), BLIND);

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::bucket::return_lease;
+use super::bucket::{Bill, return_lease};
+use super::calendar::Moment;
+use super::flight::Flights;
 use super::lease::LeaseTable;
 use crate::core::key::Secret;
 use crate::core::ports::{BLIND, Cas, Clock, Rng, SetError, SharedStore};
@@ -11,11 +13,18 @@ use crate::core::secret::SecretCopy;
 /// How many idle leases go back per tick: each costs two host calls.
 const RETURNS: usize = 64;
 
-/// The state of one worker: its leases, its own buckets (`scope: WORKER`), the process secret.
+/// More charges than that wait only where nothing can be written at all.
+const UNSETTLED: usize = 256;
+
+/// The state of one worker: its leases, its own buckets (`scope: WORKER`), what it has in flight, the
+/// process secret.
 #[derive(Debug, Default)]
 pub struct Worker {
     pub(super) leases: LeaseTable,
     pub(super) local: LocalStore,
+    pub(super) flights: Flights,
+    /// Charges for which other workers left no room, and what they are for.
+    unsettled: Vec<(Bill, u64)>,
     secret: SecretCopy,
 }
 
@@ -28,12 +37,24 @@ impl Worker {
         self.secret.get(ports)
     }
 
-    /// Gives idle leases back, and adopts the secret should it ever have been made twice.
+    /// Leaves a charge for the next tick.
+    pub(super) fn settle_later(&mut self, bill: Bill, cost: u64) {
+        if self.unsettled.len() < UNSETTLED {
+            self.unsettled.push((bill, cost));
+        }
+    }
+
+    /// Gives idle leases back, settles what could not be charged, tells that this worker lives, and adopts the secret should it ever have been made twice.
     pub fn tick(&mut self, ports: &mut (impl SharedStore + Clock)) {
         let now = ports.now();
         for lease in self.leases.idle(now, RETURNS) {
             return_lease(&lease, now, ports);
         }
+        if !self.unsettled.is_empty() {
+            let moment = Moment { steady: now, wall: ports.wall() };
+            self.unsettled.retain(|(bill, cost)| !bill.settle(*cost, moment, ports));
+        }
+        self.flights.tick(now, ports);
         if self.secret.refresh(ports) {
             self.leases.clear();
         }

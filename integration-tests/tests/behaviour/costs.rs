@@ -1,0 +1,79 @@
+//! Requests that cost more than one token, and costs that the response tells.
+
+use crate::common::{direct, once, proxied, shop, statuses};
+use weir_integration_tests::{Client, Request};
+
+fn costing(cost: &str) -> Request {
+    Request::get("/").header("x-cost", cost)
+}
+
+/// A request that the upstream says has cost so much.
+fn billed(cost: &str) -> Request {
+    Request::get("/").header("x-test-answer-header", format!("x-used={cost}"))
+}
+
+fn admitted(client: &mut Client, request: &Request, requests: usize) -> usize {
+    statuses(client, request, requests).into_iter().filter(|status| *status == 200).count()
+}
+
+#[test]
+fn a_constant_and_a_request_header() {
+    let envoy = direct(&shop(&format!(
+        "{{id: r, {}, cost: {{constant: 3, request_header: X-Cost}}}}",
+        once(20)
+    )));
+    let mut client = envoy.client("in");
+
+    assert_eq!(client.send(&costing("11")).status, 200);
+    assert_eq!(client.send(&costing("10")).status, 429, "nine are left");
+    // No cost, so the constant.
+    assert_eq!(client.get("/").status, 200);
+    for odd in ["nine", "0"] {
+        assert_eq!(client.send(&costing(odd)).status, 200, "{odd:?}");
+    }
+    assert_eq!(client.send(&costing("1")).status, 429);
+    envoy.await_metric("shop", "r", "admitted", 4);
+    let bad = || envoy.weir_metrics().into_iter().filter(|(name, _)| name.contains("bad_costs"));
+    weir_integration_tests::wait_until(
+        "bad costs are counted",
+        weir_integration_tests::wait::DEADLINE,
+        || bad().map(|(_, count)| count).sum::<u64>() == 2,
+    );
+    envoy.assert_healthy();
+}
+
+#[test]
+fn a_response_header_is_charged_and_owed_within_the_bound() {
+    let (envoy, upstream) = proxied(&shop(
+        "{id: r, key: [{header: x-user}], max_tokens: 10, fill_interval: 1s, \
+         at_limit: {retry_after_jitter_percent: 0}, \
+         cost: {response_header: x-used, apply: ON_RESPONSE, max_debt: 50}}",
+    ));
+    let mut client = envoy.client("in");
+    let of = |user: &str, request: Request| request.header("x-user", user);
+
+    assert_eq!(client.send(&of("ann", billed("1000000"))).status, 200);
+    let refused = client.send(&of("ann", billed("1")));
+    assert_eq!(refused.status, 429);
+    let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((45..=51).contains(&wait), "owes 50 and is to have one at one a second: {wait}");
+    // Eight of ten, whatever the response of another user said.
+    assert_eq!(client.send(&of("bob", billed("8"))).status, 200);
+    let passed = admitted(&mut client, &of("bob", billed("1")), 20);
+    assert!((2..=4).contains(&passed), "{passed}");
+    // What is free comes back.
+    assert_eq!(admitted(&mut client, &of("eve", billed("0")), 30), 30);
+    assert_eq!(upstream.count("/"), 1 + 1 + passed + 30);
+    envoy.assert_healthy();
+}
+
+#[test]
+fn what_a_client_sends_is_no_bill() {
+    let (envoy, _upstream) =
+        proxied(&shop(&format!("{{id: r, {}, cost: {{response_header: x-used}}}}", once(5))));
+    let mut client = envoy.client("in");
+
+    let forged = Request::get("/").header("x-used", "0");
+    assert_eq!(admitted(&mut client, &forged, 20), 5);
+    envoy.assert_healthy();
+}
