@@ -1,0 +1,68 @@
+//! The `weir` command: what it does to a policy on a terminal, with the engine of the filters.
+//!
+//! Each command is a module with its arguments and a `run`; `yaml` reads files, `source` policies,
+//! `finding` and `report` say what is wrong with them.
+
+mod finding;
+mod lint;
+mod report;
+mod source;
+mod validate;
+mod yaml;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Checks, explains and simulates policies of weir, with the engine that runs in the filters.
+#[derive(Parser)]
+#[command(name = "weir", version, about, after_help = EXIT_CODES, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done, and nothing is wrong
+  1  done, and the answer is no: a policy has errors
+  2  not done: wrong arguments, a file that cannot be read";
+
+#[derive(Subcommand)]
+enum Command {
+    Validate(validate::Args),
+}
+
+/// What a command found, as its exit code says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Good,
+    Bad,
+    Unable,
+}
+
+impl From<Verdict> for ExitCode {
+    fn from(verdict: Verdict) -> ExitCode {
+        ExitCode::from(match verdict {
+            Verdict::Good => 0,
+            Verdict::Bad => 1,
+            Verdict::Unable => 2,
+        })
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people.
+    Text,
+    /// One JSON document, for programs.
+    Json,
+}
+
+/// Runs a command. An error means that it could not be done.
+pub fn run(cli: &Cli, out: &mut impl Write) -> anyhow::Result<Verdict> {
+    match &cli.command {
+        Command::Validate(args) => validate::run(args, out),
+    }
+}
