@@ -3,13 +3,17 @@
 //! Each command is a module with its arguments and a `run`; `yaml` reads files, `source` policies,
 //! `finding` and `report` say what is wrong with them.
 
+mod clock;
+mod explain;
 mod finding;
 mod lint;
+mod proxy;
 mod report;
 mod source;
 mod validate;
 mod yaml;
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -23,6 +27,15 @@ pub struct Cli {
     command: Command,
 }
 
+impl Cli {
+    /// Reads arguments, the first of which is the command's own name.
+    pub fn read<A: Into<OsString> + Clone>(
+        args: impl IntoIterator<Item = A>,
+    ) -> anyhow::Result<Cli> {
+        Ok(Cli::try_parse_from(args)?)
+    }
+}
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done, and nothing is wrong
@@ -32,6 +45,7 @@ Exit codes:
 #[derive(Subcommand)]
 enum Command {
     Validate(validate::Args),
+    Explain(Box<explain::Args>),
 }
 
 /// What a command found, as its exit code says it.
@@ -64,5 +78,6 @@ enum Format {
 pub fn run(cli: &Cli, out: &mut impl Write) -> anyhow::Result<Verdict> {
     match &cli.command {
         Command::Validate(args) => validate::run(args, out),
+        Command::Explain(args) => explain::run(args, out),
     }
 }

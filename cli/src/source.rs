@@ -1,5 +1,6 @@
 //! A policy file: its text, the policies in it, and what is wrong with them.
 
+use std::io::Write;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -11,6 +12,7 @@ use weir_protos::v1::Policy;
 use weir_protos::{FieldError, Section, decode};
 
 use crate::finding::Finding;
+use crate::report;
 use crate::yaml::{self, Node};
 
 /// Under this name the engine runs here. State and messages do not depend on it.
@@ -41,7 +43,7 @@ impl File {
                 let valid = error.utf8_error().valid_up_to();
                 let text = error.as_bytes().get(..valid).unwrap_or_default();
                 let text = String::from_utf8_lossy(text);
-                crate::report::place(&text, text.len())
+                report::place(&text, text.len())
             };
             anyhow::anyhow!("{name}:{line}:{column}: is not UTF-8 text")
         })?;
@@ -57,6 +59,29 @@ pub struct Document {
     pub manifest: Option<Node>,
     /// As decoded, where it was.
     pub policy: Option<Policy>,
+}
+
+/// Which modules a policy is for: those whose sections stand in it, be they empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sections {
+    pub trace: bool,
+    pub color: bool,
+    pub limit: bool,
+    pub breaker: bool,
+}
+
+impl Document {
+    pub fn sections(&self) -> Sections {
+        let has = |snake: &str, camel: &str| {
+            self.root.get(snake).or_else(|| self.root.get(camel)).is_some()
+        };
+        Sections {
+            trace: has("trace_context", "traceContext"),
+            color: has("traffic_color", "trafficColor"),
+            limit: has("rate_limit", "rateLimit"),
+            breaker: has("circuit_breaker", "circuitBreaker"),
+        }
+    }
 }
 
 /// The policies of a text, and what is wrong with them. A document without errors has its policy.
@@ -78,6 +103,24 @@ pub fn read(text: &str) -> (Vec<Document>, Vec<Finding>) {
         findings.extend(errors);
     }
     (policies, findings)
+}
+
+/// The only policy of a file; without one, the reason has been written to `out`.
+pub fn one(file: &File, out: &mut impl Write) -> anyhow::Result<Option<Document>> {
+    let (mut documents, mut findings) = read(&file.text);
+    if findings.is_empty() && documents.len() > 1 {
+        let text = "the file holds more than one policy; give a file with one";
+        findings.push(Finding::of_trouble(yaml::Trouble {
+            code: "document",
+            span: 0..0,
+            text: text.into(),
+            other: None,
+        }));
+    }
+    for finding in &findings {
+        writeln!(out, "{}\n", report::text(finding, &file.name, &file.text))?;
+    }
+    Ok(documents.pop().filter(|_| findings.is_empty()))
 }
 
 /// Where the policies stand: a document is one, or a manifest that holds one.

@@ -5,14 +5,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use clap::Parser as _;
 use weir_cli::{Cli, Verdict};
 
 /// What a command says, and its verdict.
 pub fn weir(args: &[&str]) -> (Verdict, String) {
-    let cli = Cli::try_parse_from(std::iter::once("weir").chain(args.iter().copied())).unwrap();
     let mut out = Vec::new();
-    let verdict = weir_cli::run(&cli, &mut out).unwrap_or_else(|error| {
+    let cli = Cli::read(std::iter::once("weir").chain(args.iter().copied()));
+    let verdict = cli.and_then(|cli| weir_cli::run(&cli, &mut out)).unwrap_or_else(|error| {
         out = format!("{error:#}").into_bytes();
         Verdict::Unable
     });

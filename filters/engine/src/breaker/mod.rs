@@ -22,6 +22,10 @@ mod window;
 mod worker;
 
 pub use call::Call;
+#[cfg(any(test, feature = "sim"))]
+pub use metrics::Outcome;
+#[cfg(any(test, feature = "sim"))]
+pub use section::Look;
 pub use section::{Breaker, Decision};
 pub use worker::Worker;
 

@@ -184,6 +184,45 @@ impl Buckets<'_> {
         Take::Failed
     }
 
+    /// The bucket of a key as it stands in the store.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn look(
+        &self,
+        fingerprint: Fingerprint,
+        now: Nanos,
+        store: &mut impl SharedStore,
+    ) -> Bucket {
+        let found = store.get(&set_key(self.rule, self.place(fingerprint)));
+        let set = found.and_then(|(bytes, _)| Set::read(&bytes));
+        let known = set.and_then(|mut set| {
+            set.rescale(self.rate, self.since, now);
+            set.known(fingerprint, now)
+        });
+        known.map_or(Bucket::full(now), |slot| slot.bucket)
+    }
+
+    /// Leaves so many tokens in the bucket of a key. False where the store refuses.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn leave(
+        &self,
+        fingerprint: Fingerprint,
+        tokens: u64,
+        now: Nanos,
+        store: &mut impl SharedStore,
+    ) -> bool {
+        let key = set_key(self.rule, self.place(fingerprint));
+        let Some((mut set, cas)) = load(&key, self.rate, store) else { return false };
+        set.rescale(self.rate, self.since, now);
+        let mut slot = set.take(fingerprint, now).slot;
+        let used = self.rate.max.saturating_sub(tokens);
+        slot.bucket = Bucket::full(now);
+        slot.bucket.tat = now.saturating_add(self.rate.per_token.saturating_mul(used));
+        set.put(slot);
+        let mut bytes = Vec::new();
+        set.write(&mut bytes);
+        store.set(&key, &bytes, cas).is_ok()
+    }
+
     /// Gives back a token that [`Buckets::take`] gave and that was not spent after all. When the
     /// store is contended the token is lost, which refuses one request too many and admits none.
     pub fn give_back(

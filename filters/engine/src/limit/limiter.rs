@@ -472,6 +472,12 @@ fn refuse(rule: &Rule, refusal: Refusal, client: Client<'_>, random: u64) -> Ref
     }
 }
 
+#[cfg(any(test, feature = "sim"))]
+#[path = "look.rs"]
+mod look;
+#[cfg(any(test, feature = "sim"))]
+pub use look::{Level, Look};
+
 #[cfg(test)]
 #[path = "limiter_tests.rs"]
 mod tests;

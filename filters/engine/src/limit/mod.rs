@@ -19,6 +19,8 @@ mod table;
 mod worker;
 
 pub use limiter::{Decision, Limiter, Quota, ResponsePlan};
+#[cfg(any(test, feature = "sim"))]
+pub use limiter::{Level, Look};
 pub use metrics::Outcome;
 pub use worker::{LocalStore, Worker};
 
