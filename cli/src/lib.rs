@@ -4,11 +4,15 @@
 //! `finding` and `report` say what is wrong with them.
 
 mod clock;
+mod direction;
 mod explain;
 mod finding;
+mod keys;
 mod lint;
+mod metrics;
 mod proxy;
 mod report;
+mod simulate;
 mod source;
 mod validate;
 mod yaml;
@@ -46,6 +50,7 @@ Exit codes:
 enum Command {
     Validate(validate::Args),
     Explain(Box<explain::Args>),
+    Simulate(Box<simulate::Args>),
 }
 
 /// What a command found, as its exit code says it.
@@ -79,5 +84,6 @@ pub fn run(cli: &Cli, out: &mut impl Write) -> anyhow::Result<Verdict> {
     match &cli.command {
         Command::Validate(args) => validate::run(args, out),
         Command::Explain(args) => explain::run(args, out),
+        Command::Simulate(args) => simulate::run(args, out),
     }
 }

@@ -47,6 +47,7 @@ impl Module {
 }
 
 pub struct Proxy {
+    pub process: Process,
     pub ports: SimPorts,
     pub tracer: Option<Tracer>,
     pub painter: Option<Painter>,
@@ -65,6 +66,13 @@ pub struct Stream {
     color: Option<color::Call>,
     limit: Option<ResponsePlan>,
     breaker: Option<Rc<breaker::Call>>,
+}
+
+impl Stream {
+    /// Whether the end of the request matters to a breaker or to a guard.
+    pub fn waits(&self) -> bool {
+        self.breaker.is_some() || self.color.is_some()
+    }
 }
 
 /// What a module did to a request, or to its response.
@@ -105,6 +113,7 @@ impl Proxy {
             color_worker: color::Worker::default(),
             limit_worker: limit::Worker::default(),
             breaker_worker: breaker::Worker::default(),
+            process,
             ports,
         };
         proxy.prepare();
@@ -208,7 +217,25 @@ impl Proxy {
         steps
     }
 
-    /// Slow work, as a real proxy's timer does it.
+    /// The stream is over.
+    pub fn end(&mut self, stream: Stream) {
+        let ports = &mut self.ports;
+        if let Some(call) = stream.breaker {
+            call.on_log(&mut self.breaker_worker, ports);
+        }
+        if let Some(call) = stream.color {
+            call.on_log(ports);
+        }
+        if let Some(call) = stream.trace {
+            call.on_log(&mut self.trace_worker, ports);
+        }
+    }
+
+    /// Slow work of all modules, as a real proxy's timer does it.
+    pub fn tick(&mut self) {
+        MODULES.into_iter().for_each(|module| self.tick_module(module));
+    }
+
     pub fn tick_module(&mut self, module: Module) {
         let ports = &mut self.ports;
         match module {

@@ -1,7 +1,5 @@
 //! `weir explain`: one request through a policy, and why it fares as it does.
 
-mod keys;
-mod metrics;
 mod rules;
 mod show;
 mod state;
@@ -13,11 +11,11 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use clap::ValueEnum;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use weir_engine::core::headers::header_name;
 use weir_engine::core::request::split_once;
 
+use crate::direction::Direction;
 use crate::source::File;
 use crate::{Format, Verdict, clock, source};
 use state::State;
@@ -74,33 +72,6 @@ Example:
 
 Exit codes: 0 done, 1 the policy has errors, 2 a file cannot be read or an argument is wrong.";
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Direction {
-    Inbound,
-    Outbound,
-    /// A listener that does not say.
-    Unspecified,
-}
-
-impl Direction {
-    /// As Envoy numbers it.
-    fn number(self) -> u64 {
-        match self {
-            Direction::Unspecified => 0,
-            Direction::Inbound => 1,
-            Direction::Outbound => 2,
-        }
-    }
-
-    fn word(self) -> &'static str {
-        match self {
-            Direction::Unspecified => "unspecified",
-            Direction::Inbound => "inbound",
-            Direction::Outbound => "outbound",
-        }
-    }
-}
-
 pub fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<Verdict> {
     let file = File::read(&args.file)?;
     let Some(document) = source::one(&file, out)? else { return Ok(Verdict::Bad) };
@@ -113,7 +84,7 @@ pub fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<Verdict> {
     Ok(Verdict::Good)
 }
 
-fn request_line(text: &str) -> Result<(String, String), String> {
+pub fn request_line(text: &str) -> Result<(String, String), String> {
     let mut words = text.split_ascii_whitespace();
     let (method, path) = match (words.next(), words.next(), words.next()) {
         (Some(path), None, None) => ("GET", path),

@@ -8,9 +8,8 @@ use weir_protos::FieldError;
 use weir_protos::v1::circuit_breaker_rule::State as Forced;
 use weir_protos::v1::{KeyPart, Policy, mode};
 
-use super::keys;
-use crate::clock;
 use crate::proxy::{Module, Proxy};
+use crate::{clock, keys};
 
 /// One rule.
 pub struct Rule {

@@ -5,10 +5,11 @@ use weir_engine::core::headers::HeaderMap;
 use weir_engine::core::reply::LocalReply;
 use weir_protos::v1::{Policy, zone};
 
-use super::metrics::{self, Counted};
+use super::Args;
 use super::rules::{self, Rule};
-use super::{Args, Direction};
 use crate::clock;
+use crate::direction::Direction;
+use crate::metrics::{self, Counted};
 use crate::proxy::{MODULES, Module, Pairs, Passed, Proxy, pairs};
 use crate::source::Sections;
 

@@ -76,11 +76,21 @@ impl Breaker {
         put.is_some()
     }
 
-    /// What the rules said to the last request, each once: these counts are then not written as
-    /// metrics.
-    pub fn take_outcomes(&self, mut say: impl FnMut(&str, Outcome)) {
+    /// What the rules said to the last request, each once, and its key there: these counts are then not
+    /// written as metrics.
+    pub fn take_outcomes(
+        &self,
+        headers: &HeaderMap,
+        ports: &mut impl Ports,
+        mut say: impl FnMut(&str, Outcome, &KeyLook),
+    ) {
         for rule in self.found.iter().filter_map(|place| self.rules.get(*place as usize)) {
-            rule.counts.take(|outcome| say(&rule.id, outcome));
+            let mut key = None;
+            rule.counts.take(|outcome| {
+                let key =
+                    key.get_or_insert_with(|| rule.key.look(&mut Request::new(headers), ports));
+                say(&rule.id, outcome, key);
+            });
         }
     }
 }

@@ -27,6 +27,8 @@ pub use metrics::Outcome;
 #[cfg(any(test, feature = "sim"))]
 pub use section::Look;
 pub use section::{Breaker, Decision};
+#[cfg(any(test, feature = "sim"))]
+pub use verdict::flag;
 pub use worker::Worker;
 
 #[cfg(test)]

@@ -111,13 +111,23 @@ impl Limiter {
         }
     }
 
-    /// What the rules said to the last request, each once: these counts are then not written as
-    /// metrics. `say` gets the rule's id and the outcome's name.
-    pub fn take_outcomes(&mut self, mut say: impl FnMut(&str, Outcome)) {
+    /// What the rules said to the last request, each once, and its key there: these counts are then not
+    /// written as metrics.
+    pub fn take_outcomes(
+        &mut self,
+        headers: &HeaderMap,
+        ports: &mut impl Ports,
+        mut say: impl FnMut(&str, Outcome, &KeyLook),
+    ) {
         let Limiter { rules, found, counters, .. } = self;
         for place in found.iter().map(|rule| *rule as usize) {
             let Some(rule) = rules.get(place) else { continue };
-            counters.take(place, |outcome| say(&rule.id, outcome));
+            let mut key = None;
+            counters.take(place, |outcome| {
+                let key =
+                    key.get_or_insert_with(|| rule.key.look(&mut Request::new(headers), ports));
+                say(&rule.id, outcome, key);
+            });
         }
     }
 }

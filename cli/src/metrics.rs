@@ -1,4 +1,4 @@
-//! What a decision counted: the metrics that the module would write.
+//! What decisions counted: the metrics that a module would write.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ pub fn take(ports: &mut SimPorts) -> Vec<Counted> {
 }
 
 /// Labels first, the name last, as the engine writes them.
-fn read(text: &str) -> Counted {
+pub fn read(text: &str) -> Counted {
     let mut labels = BTreeMap::new();
     let mut rest = text;
     while let Some((pair, after)) = rest.split_once(";.;") {
