@@ -4,6 +4,7 @@
 //! `finding` and `report` say what is wrong with them.
 
 mod clock;
+mod diff;
 mod direction;
 mod explain;
 mod finding;
@@ -43,7 +44,7 @@ impl Cli {
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done, and nothing is wrong
-  1  done, and the answer is no: a policy has errors
+  1  done, and the answer is no: a policy has errors, or differs where that was asked
   2  not done: wrong arguments, a file that cannot be read";
 
 #[derive(Subcommand)]
@@ -51,6 +52,7 @@ enum Command {
     Validate(validate::Args),
     Explain(Box<explain::Args>),
     Simulate(Box<simulate::Args>),
+    Diff(diff::Args),
 }
 
 /// What a command found, as its exit code says it.
@@ -85,5 +87,6 @@ pub fn run(cli: &Cli, out: &mut impl Write) -> anyhow::Result<Verdict> {
         Command::Validate(args) => validate::run(args, out),
         Command::Explain(args) => explain::run(args, out),
         Command::Simulate(args) => simulate::run(args, out),
+        Command::Diff(args) => diff::run(args, out),
     }
 }

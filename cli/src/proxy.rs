@@ -120,6 +120,17 @@ impl Proxy {
         Ok(proxy)
     }
 
+    /// Another policy comes into force, as over ECDS: engines are new, workers and shared data stay.
+    #[cfg(test)]
+    pub fn edit(&mut self, policy: &Policy, sections: Sections) -> Result<(), FieldError> {
+        self.tracer = sections.trace.then(|| Tracer::compile(policy, PLUGIN)).transpose()?;
+        self.painter = sections.color.then(|| Painter::compile(policy, PLUGIN)).transpose()?;
+        self.limiter = sections.limit.then(|| Limiter::compile(policy, PLUGIN, 1)).transpose()?;
+        self.breaker = sections.breaker.then(|| Breaker::compile(policy, PLUGIN)).transpose()?;
+        self.prepare();
+        Ok(())
+    }
+
     fn prepare(&mut self) {
         let ports = &mut self.ports;
         if let Some(tracer) = &self.tracer {
@@ -134,6 +145,14 @@ impl Proxy {
         if let Some(breaker) = &mut self.breaker {
             breaker.prepare(&mut self.breaker_worker, ports);
         }
+    }
+
+    /// A request through all modules.
+    #[cfg(test)]
+    pub fn request(&mut self, headers: HeaderMap) -> Passed {
+        let mut passed = Passed::new(headers);
+        MODULES.into_iter().for_each(|module| self.step(module, &mut passed));
+        passed
     }
 
     /// One module looks at a request, unless an earlier one has answered it.

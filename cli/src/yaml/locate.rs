@@ -144,7 +144,7 @@ impl Node {
 }
 
 /// `rate_limit` of `rateLimit`: both spellings are read, and errors use the first.
-fn snake(name: &str) -> String {
+pub fn snake(name: &str) -> String {
     let mut snake = String::with_capacity(name.len() + 4);
     for c in name.chars() {
         if c.is_ascii_uppercase() {

@@ -11,7 +11,7 @@ mod scalar;
 use std::ops::Range;
 
 pub use load::{Trouble, load};
-pub use locate::Found;
+pub use locate::{Found, snake};
 pub use scalar::Scalar;
 
 /// Bytes of the file.

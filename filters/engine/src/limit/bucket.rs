@@ -198,7 +198,8 @@ impl Buckets<'_> {
             set.rescale(self.rate, self.since, now);
             set.known(fingerprint, now)
         });
-        known.map_or(Bucket::full(now), |slot| slot.bucket)
+        let known = known.map(|slot| slot.bucket);
+        known.or_else(|| self.moved(fingerprint, now, store)).unwrap_or(Bucket::full(now))
     }
 
     /// Leaves so many tokens in the bucket of a key. False where the store refuses.
