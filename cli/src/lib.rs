@@ -4,6 +4,7 @@
 //! `finding` and `report` say what is wrong with them.
 
 mod clock;
+mod completions;
 mod diff;
 mod direction;
 mod explain;
@@ -13,6 +14,7 @@ mod lint;
 mod metrics;
 mod proxy;
 mod report;
+mod schema;
 mod simulate;
 mod source;
 mod validate;
@@ -53,6 +55,8 @@ enum Command {
     Explain(Box<explain::Args>),
     Simulate(Box<simulate::Args>),
     Diff(diff::Args),
+    Schema(schema::Args),
+    Completions(completions::Args),
 }
 
 /// What a command found, as its exit code says it.
@@ -88,5 +92,7 @@ pub fn run(cli: &Cli, out: &mut impl Write) -> anyhow::Result<Verdict> {
         Command::Explain(args) => explain::run(args, out),
         Command::Simulate(args) => simulate::run(args, out),
         Command::Diff(args) => diff::run(args, out),
+        Command::Schema(_) => schema::run(out),
+        Command::Completions(args) => completions::run(args, out),
     }
 }
