@@ -25,7 +25,7 @@ pub fn text(finding: &Finding, file: &str, source: &str) -> String {
     Renderer::plain().decor_style(DecorStyle::Ascii).render(&report)
 }
 
-pub fn json(finding: &Finding, source: &str) -> Value {
+fn json(finding: &Finding, source: &str) -> Value {
     let span = first_line(source, &finding.span);
     let ((line, column), (_, end_column)) = (place(source, span.start), place(source, span.end));
     json!({
@@ -37,6 +37,17 @@ pub fn json(finding: &Finding, source: &str) -> Value {
         "path": finding.path,
         "value": finding.value,
         "message": finding.remedy,
+    })
+}
+
+/// All findings about a file.
+pub fn file(findings: &[Finding], name: &str, source: &str) -> Value {
+    let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
+    json!({
+        "file": name,
+        "errors": count(Severity::Error),
+        "warnings": count(Severity::Warning),
+        "findings": findings.iter().map(|finding| json(finding, source)).collect::<Vec<_>>(),
     })
 }
 

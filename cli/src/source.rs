@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::Context as _;
+use serde_json::json;
 use weir_engine::breaker::Breaker;
 use weir_engine::color::Painter;
 use weir_engine::limit::Limiter;
@@ -12,8 +13,8 @@ use weir_protos::v1::Policy;
 use weir_protos::{FieldError, Section, decode};
 
 use crate::finding::Finding;
-use crate::report;
 use crate::yaml::{self, Node};
+use crate::{Format, report};
 
 /// Under this name the engine runs here. State and messages do not depend on it.
 pub const PLUGIN: &str = "weir";
@@ -106,7 +107,7 @@ pub fn read(text: &str) -> (Vec<Document>, Vec<Finding>) {
 }
 
 /// The only policy of a file; without one, the reason has been written to `out`.
-pub fn one(file: &File, out: &mut impl Write) -> anyhow::Result<Option<Document>> {
+pub fn one(file: &File, format: Format, out: &mut impl Write) -> anyhow::Result<Option<Document>> {
     let (mut documents, mut findings) = read(&file.text);
     if findings.is_empty() && documents.len() > 1 {
         let text = "the file holds more than one policy; give a file with one";
@@ -117,10 +118,21 @@ pub fn one(file: &File, out: &mut impl Write) -> anyhow::Result<Option<Document>
             other: None,
         }));
     }
-    for finding in &findings {
-        writeln!(out, "{}\n", report::text(finding, &file.name, &file.text))?;
+    if findings.is_empty() {
+        return Ok(documents.pop());
     }
-    Ok(documents.pop().filter(|_| findings.is_empty()))
+    match format {
+        Format::Text => {
+            for finding in &findings {
+                writeln!(out, "{}\n", report::text(finding, &file.name, &file.text))?;
+            }
+        }
+        Format::Json => {
+            let files = [report::file(&findings, &file.name, &file.text)];
+            writeln!(out, "{:#}", json!({ "is_valid": false, "files": files }))?;
+        }
+    }
+    Ok(None)
 }
 
 /// Where the policies stand: a document is one, or a manifest that holds one.

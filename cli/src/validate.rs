@@ -50,12 +50,7 @@ pub fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<Verdict> {
                 }
                 writeln!(out, "{}: {}", file.name, summary(errors, warnings))?;
             }
-            Format::Json => documents.push(json!({
-                "file": file.name,
-                "errors": errors,
-                "warnings": warnings,
-                "findings": findings.iter().map(|f| report::json(f, &file.text)).collect::<Vec<_>>(),
-            })),
+            Format::Json => documents.push(report::file(&findings, &file.name, &file.text)),
         }
     }
     if args.format == Format::Json {

@@ -165,6 +165,61 @@ fn json_has_the_place_and_all_parts_of_a_message() {
     assert!(finding["message"].as_str().unwrap().contains("a-z"));
 }
 
+/// Where a policy is needed, its errors come in the format that was asked for.
+#[test]
+fn other_commands_tell_errors_in_the_same_way() {
+    let folder = Folder::new();
+    let bad = folder.file("bad.yaml", "nmae: shop\n");
+    for command in
+        [vec!["explain", &bad, "-r", "/"], vec!["simulate", &bad], vec!["diff", &bad, &bad]]
+    {
+        let (verdict, says) = weir(&command);
+        assert_eq!(verdict, Verdict::Bad);
+        assert!(says.contains("bad.yaml:1:1"), "{command:?}: {says}");
+        let (verdict, says) = weir(&[command.clone(), vec!["--format", "json"]].concat());
+        assert_eq!(verdict, Verdict::Bad);
+        let says: Value = serde_json::from_str(&says).unwrap();
+        assert_eq!(says["files"][0]["findings"][0]["path"], "policy.nmae", "{command:?}");
+    }
+}
+
+/// Texts that are nearly policies: cut, with other bytes in them, lines twice. Each is taken or refused.
+#[test]
+fn any_text_is_taken_or_refused() {
+    let policies =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../envoy-configs/policies");
+    let folder = Folder::new();
+    let mut random = 1_u64;
+    let mut draw = |below: usize| {
+        random =
+            random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) as usize % below.max(1)
+    };
+    let noise = [
+        "", ":", "\t", "- ", "{", "]", "ü", "\"", "'", "&a", "*a", "!!x", "%", "\r\n", "#", "<<: ",
+        "---\n", "\u{feff}",
+    ];
+    let mut verdicts = [0; 2];
+    for entry in std::fs::read_dir(policies).unwrap() {
+        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        for _ in 0..40 {
+            let mut chars: Vec<char> = text.chars().collect();
+            for _ in 0..=draw(3) {
+                let at = draw(chars.len());
+                let end = (at + draw(6)).min(chars.len());
+                chars.splice(at..end, noise[draw(noise.len())].chars());
+            }
+            let file = folder.file("policy.yaml", &chars.into_iter().collect::<String>());
+            match weir(&["validate", &file]).0 {
+                Verdict::Good => verdicts[0] += 1,
+                Verdict::Bad => verdicts[1] += 1,
+                Verdict::Unable => panic!("it can be read"),
+            }
+        }
+    }
+    assert!(verdicts.iter().all(|count| *count > 10), "{verdicts:?}");
+}
+
 #[test]
 fn secrets_are_not_repeated() {
     let folder = Folder::new();

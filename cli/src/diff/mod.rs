@@ -47,9 +47,8 @@ Exit codes: 0 done, 1 a policy has errors, or with --exit-code the two differ, 2
 pub fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<Verdict> {
     let files = [File::read(&args.old)?, File::read(&args.new)?];
     let [old, new] = &files;
-    let (Some(old), Some(new)) = (source::one(old, out)?, source::one(new, out)?) else {
-        return Ok(Verdict::Bad);
-    };
+    let Some(old) = source::one(old, args.format, out)? else { return Ok(Verdict::Bad) };
+    let Some(new) = source::one(new, args.format, out)? else { return Ok(Verdict::Bad) };
     let changes = compare::compare(&old.root, &new.root);
     match args.format {
         Format::Text => text(&changes, out)?,

@@ -74,7 +74,7 @@ Exit codes: 0 done, 1 the policy has errors, 2 a file cannot be read or an argum
 
 pub fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<Verdict> {
     let file = File::read(&args.file)?;
-    let Some(document) = source::one(&file, out)? else { return Ok(Verdict::Bad) };
+    let Some(document) = source::one(&file, args.format, out)? else { return Ok(Verdict::Bad) };
     let policy = document.policy.as_ref().context("the policy was not decoded")?;
     let explanation = trip::run(args, policy, document.sections())?;
     match args.format {

@@ -83,9 +83,9 @@ Requests are put in the order in which they began. A breaker learns the outcomes
 Exit codes: 0 done, 1 a policy has errors, 2 a file cannot be read or an argument is wrong.";
 
 pub fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<Verdict> {
-    let Some(new) = policy(&args.file, out)? else { return Ok(Verdict::Bad) };
+    let Some(new) = policy(&args.file, args.format, out)? else { return Ok(Verdict::Bad) };
     let old = match &args.against {
-        Some(path) => match policy(path, out)? {
+        Some(path) => match policy(path, args.format, out)? {
             Some(old) => Some(old),
             None => return Ok(Verdict::Bad),
         },
@@ -113,8 +113,8 @@ pub fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<Verdict> {
     Ok(Verdict::Good)
 }
 
-fn policy(path: &Path, out: &mut impl Write) -> anyhow::Result<Option<Document>> {
-    source::one(&File::read(path)?, out)
+fn policy(path: &Path, format: Format, out: &mut impl Write) -> anyhow::Result<Option<Document>> {
+    source::one(&File::read(path)?, format, out)
 }
 
 fn load(args: &Args) -> anyhow::Result<Load> {
