@@ -13,6 +13,7 @@ mod keys;
 mod lint;
 mod metrics;
 mod proxy;
+mod render;
 mod report;
 mod schema;
 mod simulate;
@@ -55,6 +56,7 @@ enum Command {
     Explain(Box<explain::Args>),
     Simulate(Box<simulate::Args>),
     Diff(diff::Args),
+    Render(render::Args),
     Schema(schema::Args),
     Completions(completions::Args),
 }
@@ -92,6 +94,7 @@ pub fn run(cli: &Cli, out: &mut impl Write) -> anyhow::Result<Verdict> {
         Command::Explain(args) => explain::run(args, out),
         Command::Simulate(args) => simulate::run(args, out),
         Command::Diff(args) => diff::run(args, out),
+        Command::Render(args) => render::run(args, out),
         Command::Schema(_) => schema::run(out),
         Command::Completions(args) => completions::run(args, out),
     }

@@ -1,7 +1,7 @@
 //! A proxy with the modules of a policy, one worker, and a clock that the caller moves.
 //!
 //! It stands in for the host layer: the engines decide, their effects are carried out on headers. The
-//! order is that of the chain: trace, color, limiter, breaker on a request, the other way round on a
+//! order is that of the chain: color, trace, limiter, breaker on a request, the other way round on a
 //! response.
 
 use std::rc::Rc;
@@ -32,7 +32,7 @@ pub enum Module {
 }
 
 /// In the order in which they see a request.
-pub const MODULES: [Module; 4] = [Module::Trace, Module::Color, Module::Limit, Module::Breaker];
+pub const MODULES: [Module; 4] = [Module::Color, Module::Trace, Module::Limit, Module::Breaker];
 
 impl Module {
     /// As its section is called.
@@ -225,13 +225,13 @@ impl Proxy {
             let edits = plan.edits(headers);
             step(Module::Limit, edits.into(), headers);
         }
-        if let Some(call) = &stream.color {
-            let effects = call.on_response(headers, ports);
-            step(Module::Color, effects, headers);
-        }
         if let Some(call) = &stream.trace {
             let effects = call.on_response(headers, ports);
             step(Module::Trace, effects, headers);
+        }
+        if let Some(call) = &stream.color {
+            let effects = call.on_response(headers, ports);
+            step(Module::Color, effects, headers);
         }
         steps
     }

@@ -13,6 +13,7 @@ use weir_protos::v1::Policy;
 use weir_protos::{FieldError, Section, decode};
 
 use crate::finding::Finding;
+use crate::proxy::Module;
 use crate::yaml::{self, Node};
 use crate::{Format, report};
 
@@ -69,6 +70,17 @@ pub struct Sections {
     pub color: bool,
     pub limit: bool,
     pub breaker: bool,
+}
+
+impl Sections {
+    pub fn has(self, module: Module) -> bool {
+        match module {
+            Module::Trace => self.trace,
+            Module::Color => self.color,
+            Module::Limit => self.limit,
+            Module::Breaker => self.breaker,
+        }
+    }
 }
 
 impl Document {

@@ -176,7 +176,7 @@ fn completions_know_the_commands() {
 /// Every command has a worked example in its help.
 #[test]
 fn every_help_has_an_example() {
-    for command in ["validate", "explain", "simulate", "diff", "schema", "completions"] {
+    for command in ["validate", "explain", "simulate", "diff", "render", "schema", "completions"] {
         let help = weir(&[command, "--help"]).1;
         assert!(help.contains(&format!("Example:\n  $ weir {command}")), "{command}: {help}");
     }

@@ -68,7 +68,7 @@ pub fn run(args: &Args, policy: &Policy, sections: Sections) -> anyhow::Result<E
     set_direction(&mut proxy, args.direction);
     proxy.ports.set_attribute("source.address", args.source.to_string().as_bytes());
 
-    if let Some(state) = args.states.iter().find(|state| !has(sections, state.module())) {
+    if let Some(state) = args.states.iter().find(|state| !sections.has(state.module())) {
         let section = state.module().section();
         anyhow::bail!("--state {}: the policy has no section {section}", state.rule);
     }
@@ -82,7 +82,7 @@ pub fn run(args: &Args, policy: &Policy, sections: Sections) -> anyhow::Result<E
     let is_exempt = proxy.is_exempt(&headers);
     let mut passed = Passed::new(headers);
     let mut modules = Vec::new();
-    for module in MODULES.into_iter().filter(|module| has(sections, *module)) {
+    for module in MODULES.into_iter().filter(|module| sections.has(*module)) {
         modules.push(see(module, args, policy, &mut proxy, &mut passed)?);
     }
 
@@ -104,15 +104,6 @@ pub fn run(args: &Args, policy: &Policy, sections: Sections) -> anyhow::Result<E
         upstream,
         answer,
     })
-}
-
-fn has(sections: Sections, module: Module) -> bool {
-    match module {
-        Module::Trace => sections.trace,
-        Module::Color => sections.color,
-        Module::Limit => sections.limit,
-        Module::Breaker => sections.breaker,
-    }
 }
 
 fn set_direction(proxy: &mut Proxy, direction: Direction) {

@@ -7,12 +7,14 @@ mod load;
 mod locate;
 mod read;
 mod scalar;
+mod write;
 
 use std::ops::Range;
 
 pub use load::{Trouble, load};
 pub use locate::{Found, snake};
 pub use scalar::Scalar;
+pub use write::write;
 
 /// Bytes of the file.
 pub type Span = Range<usize>;
@@ -49,6 +51,23 @@ impl Node {
     pub fn get(&self, key: &str) -> Option<&Node> {
         let Value::Map(entries) = &self.value else { return None };
         entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node)
+    }
+
+    /// The same without positions, in the order of the file.
+    pub fn to_json(&self) -> serde_json::Value {
+        match &self.value {
+            Value::Scalar(Scalar::Null) => serde_json::Value::Null,
+            Value::Scalar(Scalar::Bool(value)) => (*value).into(),
+            Value::Scalar(Scalar::Unsigned(value)) => (*value).into(),
+            Value::Scalar(Scalar::Negative(value)) => (*value).into(),
+            Value::Scalar(Scalar::Float(value)) => (*value).into(),
+            Value::Scalar(Scalar::Text(value)) => value.as_str().into(),
+            Value::List(items) => items.iter().map(|item| item.node.to_json()).collect(),
+            Value::Map(entries) => {
+                let pairs = entries.iter().map(|entry| (entry.key.clone(), entry.node.to_json()));
+                serde_json::Value::Object(pairs.collect())
+            }
+        }
     }
 
     pub fn text(&self) -> Option<&str> {
