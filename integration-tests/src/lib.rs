@@ -12,6 +12,7 @@ pub mod clock;
 pub mod collector;
 pub mod crowd;
 pub mod envoy;
+pub mod explained;
 pub mod host_calls;
 pub mod http;
 pub mod jwt;

@@ -164,8 +164,10 @@ pub struct SimPorts {
 }
 
 impl SimPorts {
+    /// Filter state of weir's has one name, with dots; the rest are paths.
     pub fn set_attribute(&mut self, path: &str, value: &[u8]) {
-        self.attributes.insert(path.replace('.', "\0").into_bytes(), value.to_vec());
+        let path = if path.starts_with("weir.") { path.into() } else { path.replace('.', "\0") };
+        self.attributes.insert(path.into_bytes(), value.to_vec());
     }
 
     /// The worker's share operations wait for their turn from now on.

@@ -2,6 +2,8 @@
 
 use crate::common::{listener, once};
 use serde_json::json;
+use std::collections::BTreeSet;
+use weir_integration_tests::explained::explain;
 use weir_integration_tests::{Envoy, Request, jwt};
 
 /// A key, and requests in order with whether each finds a token. A bucket holds one.
@@ -225,6 +227,16 @@ fn rest() -> Vec<Case> {
     ]
 }
 
+/// As `weir explain` tells it; none where the rule does not apply.
+fn key(policy: &str, request: &Request) -> Option<String> {
+    let route = if request.target.starts_with(b"/named/") { "named" } else { "other" };
+    let route = format!("xds.route_name={route}-route");
+    let explained = explain(policy, "inbound", request, &["--attribute", &route]);
+    let rule = &explained["sections"][0]["rules"][0];
+    assert_eq!(rule["matches"], true, "{explained}");
+    rule["key"].as_array().map(|key| serde_json::to_string(key).expect("JSON"))
+}
+
 #[test]
 fn each_source_tells_requests_apart() {
     let envoy = Envoy::builder().listener(listener()).start();
@@ -238,11 +250,17 @@ fn each_source_tells_requests_apart() {
             once(1)
         );
         envoy.put_policy(&policy).accepted();
+        let mut told = BTreeSet::new();
         for (n, (request, finds)) in case.steps.iter().enumerate() {
             let status = client.send(request).status;
             let expected = if *finds { 200 } else { 429 };
             if status != expected {
                 wrong.push(format!("{}[{n}]: {status}, not {expected}", case.name));
+            }
+            // By `weir explain`, it is the requests of one key that share a bucket.
+            let key = key(&policy, request);
+            if key.clone().is_none_or(|key| told.insert(key)) != *finds {
+                wrong.push(format!("{}[{n}]: explained with the key {key:?}", case.name));
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::common::{listener, once, statuses};
 use serde_json::json;
+use weir_integration_tests::explained::explain;
 use weir_integration_tests::{Envoy, Request, jwt};
 
 /// A match, requests that it means, and requests that it does not mean.
@@ -181,6 +182,18 @@ fn trees() -> Vec<Case> {
     ]
 }
 
+/// What `weir explain` says of a request that finds a token, and of one that finds none.
+fn told(policy: &str, request: &Request) -> Vec<u16> {
+    let route = if request.target.starts_with(b"/named/") { "named" } else { "other" };
+    let route = format!("xds.route_name={route}-route");
+    let states: [&[&str]; 2] = [&[], &["--state", "r=0"]];
+    let status = |state: &[&str]| {
+        let more = [&["--attribute", &route], state].concat();
+        explain(policy, "inbound", request, &more)["answer"]["status"].as_u64().unwrap() as u16
+    };
+    states.map(status).into()
+}
+
 #[test]
 fn each_field_tells_which_requests_a_rule_means() {
     let envoy = Envoy::builder().listener(listener()).start();
@@ -202,12 +215,20 @@ fn each_field_tells_which_requests_a_rule_means() {
             if got != [200, 200] {
                 wrong.push(format!("{} must not mean {request:?}: {got:?}", case.rule));
             }
+            let told = told(&policy(format!("passes-{n}")), request);
+            if told != got {
+                wrong.push(format!("{}: explained as {told:?}: {request:?}", case.rule));
+            }
         }
         for (m, request) in case.means.iter().enumerate() {
             envoy.put_policy(&policy(format!("means-{n}-{m}"))).accepted();
             let got = statuses(&mut client, request, 2);
             if got != [200, 429] {
                 wrong.push(format!("{} must mean {request:?}: {got:?}", case.rule));
+            }
+            let told = told(&policy(format!("means-{n}-{m}")), request);
+            if told != got {
+                wrong.push(format!("{}: explained as {told:?}: {request:?}", case.rule));
             }
         }
     }

@@ -2,10 +2,11 @@
 
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use weir_integration_tests::wait::DEADLINE;
 use weir_integration_tests::{
     Cluster, Envoy, Filter, H2Conn, Listener, Request, Response, Route, Script, Scripted, Upstream,
-    paths, wait_until,
+    explained, paths, wait_until,
 };
 
 pub const COLORS: [&str; 3] = ["base", "gray", "blue"];
@@ -16,6 +17,8 @@ pub struct Rig {
     pub envoy: Envoy,
     pub versions: BTreeMap<&'static str, Upstream>,
     pub scripted: BTreeMap<&'static str, Scripted>,
+    /// In force.
+    policy: Mutex<String>,
 }
 
 /// A policy `shop` with these colors and fields.
@@ -74,7 +77,8 @@ impl Rig {
             builder =
                 builder.listener(listener.route(Route::prefix("/", &format!("base{suffix}"))));
         }
-        Rig { envoy: builder.start(), versions, scripted }
+        let policy = Mutex::new(policy.to_owned());
+        Rig { envoy: builder.start(), versions, scripted, policy }
     }
 
     pub fn send(&self, listener: &str, request: &Request) -> Response {
@@ -86,8 +90,17 @@ impl Rig {
         color_of(&self.send("in", &with(headers)))
     }
 
+    /// The color that `weir explain` tells for `in`.
+    pub fn explained(&self, headers: &[(&str, &str)]) -> String {
+        let policy = self.policy.lock().unwrap().clone();
+        let explained = explained::explain(&policy, "inbound", &with(headers), &[]);
+        explained::upstream(&explained, "x-weir-color").expect("a color goes on")
+    }
+
     pub fn edit(&self, head: &str, fields: &str) {
-        self.envoy.put_policy(&policy(head, fields)).accepted();
+        let policy = policy(head, fields);
+        self.envoy.put_policy(&policy).accepted();
+        *self.policy.lock().unwrap() = policy;
     }
 
     pub fn metric(&self, parts: &[&str]) -> u64 {

@@ -9,6 +9,7 @@ use weir_integration_tests::{Request, jwt, wait_until};
 fn table(rig: &Rig, rows: &[(&[(&str, &str)], &str)]) {
     for (headers, color) in rows {
         assert_eq!(rig.color(headers), *color, "{headers:?}");
+        assert_eq!(rig.explained(headers), *color, "{headers:?}, as explained");
     }
 }
 

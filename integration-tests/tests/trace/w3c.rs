@@ -3,7 +3,7 @@
 
 use crate::rig::{Rig, SPAN, TRACE, parent, seen};
 use std::collections::BTreeSet;
-use weir_integration_tests::{Account, Calls, Chain, Manner, Request, paths};
+use weir_integration_tests::{Account, Calls, Chain, Manner, Request, explained, paths};
 
 /// What has to become of a request.
 enum Then {
@@ -101,9 +101,20 @@ fn every_sentence_on_traceparent() {
                 Restarts => assert_ne!(trace, TRACE, "{listener}: {sentence}: {lines:?}"),
             }
             assert_ne!(span, SPAN, "{listener}: {sentence}: {lines:?}");
+            // And as `weir explain` tells it.
+            let told = told(&lines, "traceparent").expect("a traceparent goes on");
+            let continues = told.get(3..35) == Some(TRACE);
+            assert_eq!(continues, matches!(then, Continues), "{sentence}: explained: {told}");
         }
     }
     rig.envoy.assert_healthy();
+}
+
+/// A header that goes on through `out`, by `weir explain`.
+fn told(lines: &Lines, name: &str) -> Option<String> {
+    let request = lines.iter().fold(Request::get("/"), |r, (name, value)| r.header(name, value));
+    let policy = "{name: shop, trace_context: {}}";
+    explained::upstream(&explained::explain(policy, "outbound", &request, &[]), name)
 }
 
 /// The upstream's view of a request with these lines.
@@ -143,6 +154,8 @@ fn flags() {
         ] {
             let response = rig.get(listener, &[("traceparent", &parent(came))]);
             assert_eq!(seen(&response).2, goes_on, "{listener}: {sentence}");
+            let told = told(&one(parent(came)), "traceparent").expect("a traceparent goes on");
+            assert_eq!(told.get(53..), Some(goes_on), "{sentence}, as explained");
         }
         // A trace of ours is random, and sampled unless the policy says otherwise.
         assert_eq!(seen(&rig.get(listener, &[])).2, "03", "{listener}");
@@ -249,6 +262,9 @@ fn every_sentence_on_tracestate() {
             let response = rig.envoy.client(listener).send(&request);
             assert_eq!(seen(&response).0, TRACE, "{listener}: {sentence}: the traceparent stays");
             assert_eq!(response.echoed("tracestate"), goes_on, "{listener}: {sentence}: {lines:?}");
+            let mut sent = one(parent("01"));
+            sent.extend(lines.iter().map(|line| ("tracestate", line.clone())));
+            assert_eq!(told(&sent, "tracestate"), goes_on, "{sentence}: {lines:?}, as explained");
         }
         // 3.3.1.4: without a valid traceparent there is none.
         for headers in [

@@ -24,6 +24,14 @@ pub enum Outcome {
     Skipped,
 }
 
+impl Outcome {
+    /// As metrics call it.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn word(self) -> &'static str {
+        OUTCOMES.get(self as usize).map_or("", |(_, word)| word)
+    }
+}
+
 const OUTCOMES: [(Outcome, &str); 7] = [
     (Outcome::Admitted, "admitted"),
     (Outcome::Probe, "probe"),
@@ -68,6 +76,16 @@ impl Counts {
 
     pub fn outcome(&self, outcome: Outcome) {
         self.add(self.outcomes.get(outcome as usize));
+    }
+
+    /// Hands over, and forgets, the outcomes that were recorded, each once.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn take(&self, mut say: impl FnMut(Outcome)) {
+        for ((outcome, _), count) in OUTCOMES.iter().zip(&self.outcomes) {
+            if count.take() > 0 {
+                say(*outcome);
+            }
+        }
     }
 
     pub fn failure(&self) {

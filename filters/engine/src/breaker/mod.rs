@@ -22,7 +22,13 @@ mod window;
 mod worker;
 
 pub use call::Call;
+#[cfg(any(test, feature = "sim"))]
+pub use metrics::Outcome;
+#[cfg(any(test, feature = "sim"))]
+pub use section::Look;
 pub use section::{Breaker, Decision};
+#[cfg(any(test, feature = "sim"))]
+pub use verdict::flag;
 pub use worker::Worker;
 
 #[cfg(test)]

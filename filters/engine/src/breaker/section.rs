@@ -191,6 +191,12 @@ impl Breaker {
     }
 }
 
+#[cfg(any(test, feature = "sim"))]
+#[path = "look.rs"]
+mod look;
+#[cfg(any(test, feature = "sim"))]
+pub use look::Look;
+
 /// All that one decision works with.
 struct Desk<'r> {
     rules: &'r [Rc<Rule>],

@@ -110,6 +110,20 @@ pub fn prepare(rule: &Rule, store: &mut impl SharedStore) {
     }
 }
 
+/// The breaker of a key as it stands.
+#[cfg(any(test, feature = "sim"))]
+pub fn look(rule: &Rule, fingerprint: Fingerprint, store: &mut impl SharedStore) -> Cell {
+    let shape = rule.settings.shape;
+    let bytes = store.get(&set_key(&rule.state, place(fingerprint, rule.sets)));
+    let set = bytes.and_then(|(bytes, _)| Set::read(&bytes));
+    let mut set = set.unwrap_or_else(|| Set::new(shape));
+    set.reshape(shape);
+    if set.knows(fingerprint) {
+        return set.take(fingerprint);
+    }
+    moved(rule, fingerprint, store).unwrap_or_else(|| set.take(fingerprint))
+}
+
 /// A rule's only breaker as it stands.
 pub fn cell(rule: &Rule, fingerprint: Fingerprint, store: &mut impl SharedStore) -> Cell {
     let bytes = store.get(&set_key(&rule.state, 0));

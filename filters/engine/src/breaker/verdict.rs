@@ -150,6 +150,12 @@ impl Classes {
     }
 }
 
+/// The bit of a response flag by its short name.
+#[cfg(any(test, feature = "sim"))]
+pub fn flag(name: &str) -> Option<u64> {
+    FLAGS.iter().find(|(known, _)| *known == name).map(|(_, place)| bit(*place))
+}
+
 /// Whether an answer is the upstream's, or the router's about the upstream.
 fn is_upstreams(details: &[u8]) -> bool {
     const ROUTERS: [&[u8]; 5] = [

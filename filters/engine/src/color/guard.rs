@@ -137,6 +137,12 @@ impl Guard {
         }
     }
 
+    /// As if it had, until the next tick.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn trip(&self) {
+        self.tripped.set(true);
+    }
+
     pub fn is_tripped(&self) -> bool {
         self.tripped.get()
     }

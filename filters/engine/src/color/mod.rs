@@ -23,6 +23,8 @@ mod worker;
 
 pub use call::Call;
 pub use section::{Decision, Painter};
+#[cfg(any(test, feature = "sim"))]
+pub use section::{Look, Share};
 pub use worker::Worker;
 
 #[cfg(test)]

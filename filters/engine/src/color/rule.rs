@@ -167,10 +167,25 @@ impl Rule {
         sticky: Option<&[u8]>,
         attributes: &mut impl Attributes,
     ) -> Answer {
-        let (shares, key, hash, sticks) = match &self.gives {
+        let (shares, sticks) = match &self.gives {
             Gives::Color(color) => return Answer::Color(*color),
-            Gives::Shares { shares, key, hash, sticks, .. } => (shares, key, hash, *sticks),
+            Gives::Shares { shares, sticks, .. } => (shares, *sticks),
         };
+        match self.bucket(request, sticky, attributes) {
+            Some(bucket) => shares.pick(bucket, weight).map_or(Answer::Nothing, Answer::Color),
+            None if sticks => Answer::NeedsKey,
+            None => Answer::Nothing,
+        }
+    }
+
+    /// The bucket of the request's key; `None` without shares or without a key.
+    pub fn bucket<'r>(
+        &'r self,
+        request: &mut Request<'r>,
+        sticky: Option<&[u8]>,
+        attributes: &mut impl Attributes,
+    ) -> Option<u16> {
+        let Gives::Shares { key, hash, sticks, .. } = &self.gives else { return None };
         let mut bytes: Vec<u8> = Vec::new();
         let mut is_missing = false;
         for (place, source) in key.iter().enumerate() {
@@ -183,17 +198,12 @@ impl Rule {
             }
         }
         if is_missing {
-            match sticky.filter(|_| sticks) {
-                Some(sticky) => bytes = sticky.to_vec(),
-                None if sticks => return Answer::NeedsKey,
-                None => return Answer::Nothing,
-            }
+            bytes = sticky.filter(|_| *sticks)?.to_vec();
         }
-        let bucket = match hash {
+        Some(match hash {
             Hash::Fnv1a32Mod100 => hash::bucket_mod100(&bytes),
             Hash::Fnv1a32Fmix | Hash::Unspecified => hash::bucket(&self.id, &bytes),
-        };
-        shares.pick(bucket, weight).map_or(Answer::Nothing, Answer::Color)
+        })
     }
 
     pub fn count(&self, color: Color) {

@@ -469,6 +469,12 @@ impl Painter {
     }
 }
 
+#[cfg(any(test, feature = "sim"))]
+#[path = "look.rs"]
+mod look;
+#[cfg(any(test, feature = "sim"))]
+pub use look::{Look, Share};
+
 /// A decision on its way.
 #[derive(Default)]
 struct Choice<'r> {

@@ -49,6 +49,18 @@ impl Shares {
         self.0.iter().map(|(color, _)| *color)
     }
 
+    /// The first bucket and the number of buckets of each share, whole.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn ranges(&self) -> Vec<(Color, u16, u16)> {
+        let mut start = 0_u16;
+        let range = |(color, weight): &(Color, u16)| {
+            let range = (*color, start, *weight);
+            start = start.saturating_add(*weight);
+            range
+        };
+        self.0.iter().map(range).collect()
+    }
+
     /// The color of a bucket while the first share has `first` of its weight. The others keep the
     /// buckets that they have when it is whole, so that a ramp moves nobody but those who come to the
     /// first share.

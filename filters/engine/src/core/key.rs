@@ -46,6 +46,18 @@ pub enum KeyOutcome {
     Reject,
 }
 
+/// A key as a person reads it.
+#[cfg(any(test, feature = "sim"))]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyLook {
+    /// The rule has no key: all requests share one.
+    Whole,
+    /// The value of each part.
+    Found(Vec<Vec<u8>>),
+    /// This part is missing, and then the rule refuses, or does not apply.
+    Missing { part: usize, rejects: bool },
+}
+
 impl Key {
     pub fn compile(parts: &[KeyPart], color_header: &[u8], path: &str) -> Result<Key, FieldError> {
         if parts.len() > MAX_PARTS {
@@ -65,6 +77,28 @@ impl Key {
     /// Where a part comes from.
     pub fn part(&self, place: usize) -> Option<&Source> {
         self.parts.get(place).map(|(source, _)| source)
+    }
+
+    /// What the parts say, before anything is hashed.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn look<'r>(
+        &'r self,
+        request: &mut Request<'r>,
+        attributes: &mut impl Attributes,
+    ) -> KeyLook {
+        if self.parts.is_empty() {
+            return KeyLook::Whole;
+        }
+        let mut values = Vec::with_capacity(self.parts.len());
+        for (part, (source, on_missing)) in self.parts.iter().enumerate() {
+            match (source.read(request, attributes), on_missing) {
+                (Some(value), _) => values.push(value.into_owned()),
+                (None, OnMissing::Empty) => values.push(Vec::new()),
+                (None, OnMissing::Reject) => return KeyLook::Missing { part, rejects: true },
+                (None, _) => return KeyLook::Missing { part, rejects: false },
+            }
+        }
+        KeyLook::Found(values)
     }
 
     /// Keys of different `scope`s differ. Each part goes in with its length, so that ("a", "bc")

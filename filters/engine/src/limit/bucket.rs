@@ -237,6 +237,37 @@ impl Buckets<'_> {
         Take::Failed
     }
 
+    /// The bucket of a key as it stands in the store: its tokens, and the time until there are as many as
+    /// the request wants.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn look(&self, ask: Ask, store: &mut impl SharedStore) -> (u64, Nanos) {
+        let found = store.get(&set_key(self.rule, self.place(ask.fingerprint)));
+        let set = found.and_then(|(bytes, _)| Set::read(&bytes));
+        let mut set = set.unwrap_or_else(|| Set::new(self.filling, self.rate));
+        set.rescale(self.to(self.rate));
+        let Taken { slot, is_new, now, .. } = set.take(ask.fingerprint, self.to(ask.rate));
+        let moved = if is_new { self.moved(ask, store) } else { None };
+        let (bucket, now) = moved.map_or((slot.bucket, now), |(moved, now)| (moved.bucket, now));
+        let available = bucket.available(ask.rate, now);
+        let needed = ask.tokens.saturating_add(ask.reserve);
+        let has_enough = available >= needed;
+        (available, if has_enough { 0 } else { self.wait(&bucket, ask.rate, needed, now) })
+    }
+
+    /// Leaves so many tokens in the bucket of a key. False where the store refuses.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn leave(&self, ask: Ask, tokens: u64, store: &mut impl SharedStore) -> bool {
+        let key = set_key(self.rule, self.place(ask.fingerprint));
+        let Some((mut set, cas)) = load(&key, self.filling, self.rate, store) else { return false };
+        set.rescale(self.to(self.rate));
+        let Taken { mut slot, now, .. } = set.take(ask.fingerprint, self.to(ask.rate));
+        slot.bucket = Bucket::with_used(ask.rate, ask.rate.max.saturating_sub(tokens), now);
+        set.put(slot);
+        let mut bytes = Vec::new();
+        set.write(&mut bytes);
+        store.set(&key, &bytes, cas).is_ok()
+    }
+
     /// Gives back what [`Buckets::take`] gave and that was not spent after all. When the store is
     /// contended it is lost, which refuses one request too many and admits none.
     pub fn give_back(&self, ask: Ask, store: &mut impl SharedStore, leases: &mut LeaseTable) {

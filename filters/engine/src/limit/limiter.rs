@@ -244,6 +244,12 @@ fn labelled(rules: &[Rule], max_series: u32) -> usize {
     rules.iter().scan(0, within).take_while(|fits| *fits).count()
 }
 
+#[cfg(any(test, feature = "sim"))]
+#[path = "look.rs"]
+mod look;
+#[cfg(any(test, feature = "sim"))]
+pub use look::{Level, Look};
+
 #[cfg(test)]
 #[path = "limiter_tests.rs"]
 mod tests;

@@ -18,6 +18,14 @@ pub enum Outcome {
     ErrorDenied,
 }
 
+impl Outcome {
+    /// As metrics call it.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn word(self) -> &'static str {
+        OUTCOMES.get(self as usize).map_or("", |(_, word)| word)
+    }
+}
+
 const OUTCOMES: [(Outcome, &str); 8] = [
     (Outcome::Admitted, "admitted"),
     (Outcome::Limited, "limited"),
@@ -60,6 +68,17 @@ impl Counters {
             self.rules.get_mut(rule).and_then(|counts| counts.outcomes.get_mut(outcome as usize))
         {
             *count = count.saturating_add(1);
+        }
+    }
+
+    /// Hands over, and forgets, what was recorded for a rule, each outcome once.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn take(&mut self, rule: usize, mut say: impl FnMut(Outcome)) {
+        let Some(counts) = self.rules.get_mut(rule) else { return };
+        for ((outcome, _), count) in OUTCOMES.iter().zip(&mut counts.outcomes) {
+            if std::mem::take(count) > 0 {
+                say(*outcome);
+            }
         }
     }
 

@@ -28,6 +28,8 @@ mod table;
 mod worker;
 
 pub use limiter::Limiter;
+#[cfg(any(test, feature = "sim"))]
+pub use limiter::{Level, Look};
 pub use metrics::Outcome;
 pub use plan::{Decision, Quota, ResponsePlan};
 pub use worker::{LocalStore, Worker};

@@ -170,6 +170,17 @@ impl Sampler {
         decision
     }
 
+    /// The rules in order: their ids, and whether they mean the request.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn look<'r>(
+        &'r self,
+        request: &mut Request<'r>,
+        ports: &mut impl Ports,
+    ) -> Vec<(String, bool)> {
+        let each = self.rules.iter();
+        each.map(|rule| (rule.id.clone(), rule.matcher.matches(request, ports))).collect()
+    }
+
     /// Hands over what the rules counted. Rules from `labelled` on share a label.
     pub fn flush(&self, policy: &str, labelled: usize, metrics: &mut impl Metrics) {
         for (place, rule) in self.rules.iter().enumerate() {

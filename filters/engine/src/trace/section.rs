@@ -146,6 +146,20 @@ impl Tracer {
         if is_shadow { Decision::default() } else { decision }
     }
 
+    /// The sampling rules as a request finds them, for people who ask why: their ids, and whether they
+    /// mean it.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn look(&self, headers: &HeaderMap, ports: &mut impl Ports) -> Vec<(String, bool)> {
+        self.sampler.look(&mut Request::new(headers), ports)
+    }
+
+    /// Whether the context of a request counts that it brings along.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn trusts(&self, headers: &HeaderMap, ports: &mut impl Ports) -> bool {
+        let mut request = Request::new(headers);
+        !self.common.is_edge || self.trusted.iter().any(|from| from.matches(&mut request, ports))
+    }
+
     /// Writes the counters that have gathered.
     pub fn tick(&self, ports: &mut (impl SharedStore + Metrics)) {
         let policy = &self.common.identity.policy;
