@@ -79,6 +79,29 @@ fn what_is_rendered_passes_the_check() {
     }
 }
 
+/// A base has the manifests of `--to istio`, a file each.
+#[test]
+fn a_kustomize_base_names_its_files() {
+    let folder = Folder::new();
+    let policy = folder.file("policy.yaml", "name: shop\ntrace_context: {}\nrate_limit: {}\n");
+    let base = folder.path().join("base");
+    let args = ["render", &policy, "--unpinned", "--selector", "app=orders", "--to"];
+    let to_base = ["kustomize", "--out", base.to_str().unwrap()];
+    let (verdict, says) = weir(&[&args[..], &to_base].concat());
+    assert_eq!(verdict, Verdict::Good, "{says}");
+    let kustomization = std::fs::read_to_string(base.join("kustomization.yaml")).unwrap();
+    let kustomization: Value = serde_yaml_ng::from_str(&kustomization).unwrap();
+    assert_eq!(kustomization["kind"], "Kustomization");
+    let files: Vec<&str> =
+        kustomization["resources"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert_eq!(files, ["trace-context.yaml", "rate-limit.yaml"]);
+    let each = files.iter().map(|file| std::fs::read_to_string(base.join(file)).unwrap());
+    let (_, manifests) = weir(&[&args[..], &["istio"]].concat());
+    assert_eq!(each.collect::<Vec<_>>().join("---\n"), manifests);
+    assert_eq!(says.lines().count(), 3);
+    assert_eq!(weir(&[&args[..], &["kustomize"]].concat()).0, Verdict::Unable, "without --out");
+}
+
 #[test]
 fn wrong_arguments_are_refused() {
     let folder = Folder::new();

@@ -26,7 +26,10 @@ pub fn explain(policy: &str, direction: &str, request: &Request, more: &[&str]) 
     for (name, value) in &request.headers {
         let value = String::from_utf8_lossy(value);
         match name.to_ascii_lowercase().as_slice() {
-            b"x-forwarded-for" => args.extend(["--source".into(), (*value).into()]),
+            b"x-forwarded-for" => {
+                let last = value.rsplit(',').next().unwrap_or_default().trim().to_owned();
+                args.extend(["--source".into(), last.into()]);
+            }
             b"authorization" => args.extend(claims(&value)),
             _ => {}
         }

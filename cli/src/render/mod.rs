@@ -3,7 +3,7 @@
 mod targets;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
@@ -40,6 +40,9 @@ pub struct Args {
     /// A Gateway or Service of the namespace, such as Gateway/ingress: for waypoints and Gateway API
     #[arg(long, value_name = "KIND/NAME", value_parser = target)]
     target: Option<(String, String)>,
+    /// Where the files of --to kustomize go; made where it is missing
+    #[arg(long, value_name = "FOLDER", required_if_eq("to", "kustomize"))]
+    out: Option<PathBuf>,
     /// Where Envoy finds the modules, with --to envoy
     #[arg(long, value_name = "FOLDER", default_value = "/etc/envoy/weir")]
     modules: String,
@@ -62,6 +65,8 @@ enum Target {
     TrafficExtension,
     /// A resource file for Envoy's extension discovery (ECDS)
     Envoy,
+    /// A kustomize base of WasmPlugins, as files in the folder of --out
+    Kustomize,
 }
 
 /// etcd takes no larger objects.
@@ -86,7 +91,9 @@ pub fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<Verdict> {
         plugins.push(targets::Plugin { module, config: config(&document, module), digest });
     }
     let text = match args.to {
-        Target::Istio => documents(plugins.iter().map(|plugin| targets::wasm_plugin(args, plugin))),
+        Target::Istio | Target::Kustomize => {
+            documents(plugins.iter().map(|plugin| targets::wasm_plugin(args, plugin)))
+        }
         Target::TrafficExtension => {
             documents(plugins.iter().map(|plugin| targets::traffic_extension(args, plugin)))
         }
@@ -95,8 +102,33 @@ pub fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<Verdict> {
     if args.to != Target::Envoy && text.len() > MAX_SIZE {
         bail!("the manifests take {} KiB; Kubernetes stores at most 1024", text.len() / 1024);
     }
-    out.write_all(text.as_bytes()).context("cannot write")?;
+    match &args.out {
+        Some(folder) if args.to == Target::Kustomize => base(args, folder, &plugins, out)?,
+        _ => out.write_all(text.as_bytes()).context("cannot write")?,
+    }
     Ok(Verdict::Good)
+}
+
+/// A file for each plugin, and the one that names them; says what it has written.
+fn base(
+    args: &Args,
+    folder: &Path,
+    plugins: &[targets::Plugin],
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    let name = |plugin: &targets::Plugin| format!("{}.yaml", targets::name(plugin.module));
+    let mut files: Vec<(String, Value)> =
+        plugins.iter().map(|plugin| (name(plugin), targets::wasm_plugin(args, plugin))).collect();
+    let names: Vec<String> = files.iter().map(|(name, _)| name.clone()).collect();
+    files.push(("kustomization.yaml".into(), targets::kustomization(&names)));
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    for (name, value) in files {
+        let path = folder.join(name);
+        std::fs::write(&path, yaml::write(&value))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        writeln!(out, "{}", path.display())?;
+    }
+    Ok(())
 }
 
 fn documents(all: impl Iterator<Item = Value>) -> String {

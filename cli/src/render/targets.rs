@@ -110,6 +110,15 @@ fn code(args: &Args, plugin: &Plugin) -> Map<String, Value> {
     spec
 }
 
+/// What a base of these files says.
+pub fn kustomization(files: &[String]) -> Value {
+    json!({
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": files,
+    })
+}
+
 /// One file with the resource of each module, in the order of the chain. A filter entry takes its
 /// own by the name.
 pub fn discovery(args: &Args, plugins: &[Plugin]) -> Value {

@@ -1,7 +1,7 @@
 //! Attempts of clients to color themselves, each of which comes to nothing.
 
 use crate::rig::{COLORS, Rig, color_of, policy, with};
-use weir_integration_tests::{Request, Response};
+use weir_integration_tests::{Request, Response, explained};
 
 const POLICY: &str = "carry: {in: [HEADER, BAGGAGE]}, \
     trusted: [{source_addresses: [10.9.0.0/16]}, {jwt_claims: {weir_jwt.role: {exact: partner}}}], \
@@ -129,6 +129,14 @@ fn at_the_edge_nobody_colors_himself() {
     for (case, request) in &attacks {
         let Ok(response) = rig.envoy.h1("in").send(request) else { panic!("{case}: no answer") };
         comes_to_nothing(case, &response);
+        // What Envoy itself refuses, no filter has seen.
+        if response.status == 200 {
+            let told = explained::explain(&policy("zone: EDGE, ", POLICY), "inbound", request, &[]);
+            for header in ["x-weir-color", "baggage"] {
+                let told = explained::upstream(&told, header);
+                assert_eq!(told, response.echoed(header), "{case}: {header}, as explained");
+            }
+        }
     }
     let [_, gray, blue] = rig.reached();
     assert_eq!((gray, blue), (0, 0));
