@@ -26,6 +26,8 @@ fn keep_sections_undecoded(files: &mut FileDescriptorSet) {
         for field in policy.field.iter_mut().filter(|field| field.number() >= FIRST_SECTION) {
             field.set_type(Type::Bytes);
             field.type_name = None;
+            // This one means something where it is empty: all defaults, and not nothing at all.
+            field.proto3_optional = Some(field.name() == "trace_context");
         }
     }
 }

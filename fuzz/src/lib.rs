@@ -3,6 +3,7 @@
 //! toolchain the tests run each over its corpus with mutations.
 
 use weir_engine::breaker::{self, Breaker};
+use weir_engine::color::{self, Painter};
 use weir_engine::core::baggage::Baggage;
 use weir_engine::core::effects::HeaderEdit;
 use weir_engine::core::headers::{HeaderMap, is_safe_value};
@@ -25,15 +26,20 @@ use weir_protos::{Section, decode_json};
 
 /// A policy as Envoy hands it over: refused with a message, or compiled.
 pub fn policy(data: &[u8]) {
-    for section in
-        [Section::RateLimit, Section::CircuitBreaker, Section::TraceContext, Section::All]
-    {
+    for section in [
+        Section::RateLimit,
+        Section::CircuitBreaker,
+        Section::TraceContext,
+        Section::TrafficColor,
+        Section::All,
+    ] {
         match decode_json(data, section) {
             Ok(policy) => {
                 let refused = [
                     Limiter::compile(&policy, "fuzz", 1).err(),
                     Breaker::compile(&policy, "fuzz").err(),
                     Tracer::compile(&policy, "fuzz").err(),
+                    Painter::compile(&policy, "fuzz").err(),
                 ];
                 for error in refused.into_iter().flatten() {
                     assert!(error.path.starts_with("policy") && !error.remedy.is_empty());
@@ -133,7 +139,7 @@ pub fn breaker_slots(data: &[u8]) {
     }
 }
 
-/// A set of records in shared data, or one record, that a stranger wrote.
+/// A set of records in shared data, one record, or a note in filter state, that a stranger wrote.
 pub fn restore(data: &[u8]) {
     let check = |record: Option<restore::Record>| {
         let Some(record) = record else { return };
@@ -143,6 +149,9 @@ pub fn restore(data: &[u8]) {
         assert_eq!(restore::Record::read(&again), Some(record));
     };
     check(restore::Record::read(data));
+    if let Some(note) = restore::Note::read(data) {
+        assert_eq!(restore::Note::read(&note.write()), Some(note));
+    }
     if let Some(set) = restore::Set::read(data) {
         let mut again = Vec::new();
         set.write(&mut again);
@@ -447,6 +456,61 @@ pub fn trace_decision(data: &[u8]) {
         }
         worker.tick(&mut ports);
         tracer.tick(&mut ports);
+        if direction == 0 {
+            for key in process.store.keys() {
+                let _ = process.store.set(&key, data, 0);
+            }
+        }
+    }
+}
+
+/// A color's whole way: decided, carried, recorded, answered, logged; then all over again with the
+/// bytes in all of shared data.
+pub fn color_decision(data: &[u8]) {
+    const POLICY: &[u8] = br#"{"name":"f","zone":"EDGE",
+        "restore":{"keys":[{"header":"x-request-id"},{"header":"x-trade-session-id","scope":"SESSION"},{"trace_id":true}],"mint":true,"max_records":1024},
+        "traffic_color":{"colors":["base","gray","blue"],
+        "trusted":[{"headers":{"x":{"exact":"s"}}}],
+        "carry":{"in":["HEADER","BAGGAGE"]},
+        "session":{"principal":{"header":"x"}},
+        "lanes":{"lanes":[{"match":{"path":{"prefix":"/a"}},"colors":["base"]}]},
+        "response":{"echo_header":"x-color","vary":true},
+        "rules":[
+        {"id":"a","match":{"cookies":{"c":{"regex":"a.*"}}},"color":"blue"},
+        {"id":"b","shares":[{"color":"gray","weight":5000}],"key":[{"cookie":"id"},{"query":"q"}],
+         "on_missing_key":"STICKY_COOKIE","guard":{"error_delta_points":5,"slow_share_delta_points":5,"min_requests":20}},
+        {"id":"c","match":{"headers":{"x":{"number":{"ge":7}}}},"shares":[{"color":"gray","weight":1}],
+         "key":[{"header":"x"}],"auto":{"max_weight":1500,"qps_floor":1,"qps_full":2}}]}}"#;
+    let Ok(policy) = decode_json(POLICY, Section::TrafficColor) else {
+        unreachable!("the policy is valid")
+    };
+    let Ok(painter) = Painter::compile(&policy, "fuzz") else {
+        unreachable!("the policy is valid")
+    };
+    let (mut process, mut worker) = (Process::start(), color::Worker::default());
+    let mut ports = process.ports(1);
+    for path in ["response.code", "response.flags", "response.grpc_status", restore::NOTE] {
+        ports.set_attribute(path, data);
+    }
+    painter.prepare(&mut worker, &mut ports);
+    let map = HeaderMap::from_wire(data.to_vec());
+    for direction in [1_u64, 2, 0, 1, 2] {
+        ports.set_attribute("xds.listener_direction", &direction.to_le_bytes());
+        let decision = painter.on_request(&mut worker, &map, &mut ports);
+        let mut written = decision.effects.headers;
+        if let Some(call) = decision.call {
+            written.extend(call.on_response(&map, &mut ports).headers);
+            call.on_log(&mut ports);
+        }
+        for edit in written {
+            if let HeaderEdit::Set(name, value) | HeaderEdit::Add(name, value) = edit {
+                assert!(is_safe_value(value.as_bytes()), "{name}: {value:?}");
+                let is_known = ["base", "gray", "blue"].contains(&value.as_str());
+                assert!(name != "x-weir-color" || is_known, "{value:?}");
+            }
+        }
+        worker.tick(&mut ports);
+        painter.tick(&mut ports);
         if direction == 0 {
             for key in process.store.keys() {
                 let _ = process.store.set(&key, data, 0);

@@ -158,3 +158,8 @@ fn corpus_and_targets_belong_together() {
     };
     assert_eq!(names("corpus"), names("fuzz_targets"));
 }
+
+#[test]
+fn corpus_of_color_decision() {
+    corpus("color_decision", super::color_decision);
+}

@@ -19,6 +19,8 @@ pub mod load;
 pub mod paths;
 pub mod pki;
 pub mod policy;
+pub mod random;
+pub mod refusals;
 pub mod schema;
 pub mod scripted;
 mod serving;

@@ -16,9 +16,27 @@ pub fn envoy() -> PathBuf {
     built("envoy")
 }
 
-/// The finished module of a filter, e.g. `module("rate_limit")`.
+/// Set to `suite`, the suite runs wherever a test asks for a filter's module: what holds for the four
+/// has to hold for it.
+const STAND_IN: &str = "WEIR_TEST_MODULE";
+
+/// The finished module of a filter, e.g. `module("rate_limit")`, or what stands in for it.
 pub fn module(filter: &str) -> PathBuf {
+    single(if is_suite() { "suite" } else { filter })
+}
+
+/// The finished module of a filter, whatever stands in for it.
+pub fn single(filter: &str) -> PathBuf {
     built(&format!("weir_{filter}.wasm"))
+}
+
+/// Whether the suite stands in for the filters' modules.
+pub fn is_suite() -> bool {
+    match std::env::var(STAND_IN) {
+        Ok(name) if name == "suite" => true,
+        Ok(name) => panic!("{STAND_IN} is {name:?}; it must be `suite`, or unset"),
+        Err(_) => false,
+    }
 }
 
 /// A file under `target/weir`.

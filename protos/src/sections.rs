@@ -42,9 +42,10 @@ impl Policy {
         decode("policy.circuit_breaker", &self.circuit_breaker)
     }
 
-    /// The section `trace_context`; empty when there is none.
-    pub fn trace_context(&self) -> Result<TraceContext, FieldError> {
-        decode("policy.trace_context", &self.trace_context)
+    /// The section `trace_context`, where there is one.
+    pub fn trace(&self) -> Result<Option<TraceContext>, FieldError> {
+        let section = self.trace_context.as_deref();
+        section.map(|section| decode("policy.trace_context", section)).transpose()
     }
 
     /// The section `traffic_color`; empty when there is none.

@@ -13,6 +13,7 @@ pub enum Command {
     Test { filter: Option<String>, lint: bool },
     Demo { args: Vec<OsString> },
     Bench { args: Vec<OsString> },
+    Soak { args: Vec<OsString> },
     Fuzz { target: Option<String>, seconds: u64 },
 }
 
@@ -24,6 +25,7 @@ weir's tasks: cargo xtask <command> [options]
   test     format, lints, unit and property tests, tests on a real Envoy
   demo     a real Envoy limiting real traffic, explained in a table
   bench    cost of a request beside Envoy's own filters, and what clients get of ours
+  soak     mixed load, faults, hostile headers and live edits on all filters, for as long as you like
   fuzz     fuzz the parsers (nightly), or replay the corpus (stable)
 
 Example: cargo xtask demo
@@ -96,6 +98,20 @@ All arguments go to the benchmark; `cargo xtask bench -- --help` lists them.
 
 Example: cargo xtask bench -- --only deadlines";
 
+const SOAK: &str = "\
+cargo xtask soak [--minutes <n>] [--seed <n>]
+
+Builds the modules, and runs the suite in a real Envoy under mixed load, with upstream faults, hostile
+headers and an edit of the policy twice a second, some of them bad. Fails on a trap, on a 5xx of ours that
+the policy did not ask for, on an edit that is not taken as it must be, and where memory grows after the
+first half.
+
+Options:
+  --minutes <n>   how long (default 2, as `cargo xtask test` does)
+  --seed <n>      of what is drawn by lot (default 1)
+
+Example: cargo xtask soak --minutes 30";
+
 const FUZZ: &str = "\
 cargo xtask fuzz [target] [--seconds <n>]
 
@@ -122,6 +138,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command> {
         "test" => test(parser),
         "demo" => Ok(passed_on(parser, DEMO, |args| Command::Demo { args })?),
         "bench" => Ok(passed_on(parser, BENCH, |args| Command::Bench { args })?),
+        "soak" => Ok(passed_on(parser, SOAK, |args| Command::Soak { args })?),
         "fuzz" => fuzz(parser),
         _ => bail!("there is no command `{name}`; cargo xtask --help lists them"),
     }
@@ -173,7 +190,7 @@ fn fuzz(mut parser: lexopt::Parser) -> Result<Command> {
     Ok(Command::Fuzz { target, seconds })
 }
 
-/// The demo and the benchmark read their own options; only a `--help` before `--` is for us.
+/// The demo, the benchmark and the soak read their own options; only a `--help` before `--` is for us.
 fn passed_on(
     mut parser: lexopt::Parser,
     help: &'static str,
@@ -202,7 +219,7 @@ mod tests {
 
     #[test]
     fn every_command_has_help_with_an_example() {
-        for name in ["", "setup", "build", "test", "demo", "bench", "fuzz"] {
+        for name in ["", "setup", "build", "test", "demo", "bench", "soak", "fuzz"] {
             match parsed(&format!("{name} --help")).unwrap() {
                 Command::Help(text) => assert!(text.contains("Example: "), "{name}"),
                 other => panic!("{name} --help gave {other:?}"),

@@ -45,6 +45,7 @@ fn run(command: Command) -> Result<()> {
         Command::Test { filter, lint } => test::run(filter.as_deref(), lint),
         Command::Demo { args } => programs::demo(&args),
         Command::Bench { args } => programs::bench(&args),
+        Command::Soak { args } => programs::soak(&args),
         Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
     }
 }

@@ -1,4 +1,4 @@
-//! The demo and the benchmark: programs of the integration tests, started on what was built.
+//! The demo, the benchmark and the soak: programs of the integration tests, started on what was built.
 
 use std::ffi::OsString;
 
@@ -18,6 +18,12 @@ pub fn bench(args: &[OsString]) -> Result<()> {
     let ready = setup::run(Needs::load())?;
     build::run(&ready.wasm, true)?;
     start("bench", args)
+}
+
+pub fn soak(args: &[OsString]) -> Result<()> {
+    let ready = setup::run(Needs::envoy())?;
+    build::run(&ready.wasm, false)?;
+    start("soak", args)
 }
 
 /// In release: the program is also the client whose figures it reports.

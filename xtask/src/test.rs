@@ -16,6 +16,12 @@ const REAL_ENVOY: &str = "weir-integration-tests";
 /// Tests of rates and times: a neighbour that takes the processor would be measured along.
 const ALONE: &str = "rates";
 
+/// The tests that ask what filters do, not how a module or the harness is made.
+const OF_FILTERS: [&str; 7] =
+    ["behaviour", "breaker", "color", "examples", "hostile", "policies", "trace"];
+
+const ON_THE_SUITE: &str = "on the suite";
+
 pub fn run(filter: Option<&str>, lint: bool) -> Result<()> {
     let started = Instant::now();
     let threads = threads()?;
@@ -48,19 +54,30 @@ pub fn run(filter: Option<&str>, lint: bool) -> Result<()> {
     native.args(filter.map(|name| ["--", name]).into_iter().flatten());
     let mut ran = step_counting_tests("unit, property and corpus tests", &mut native)?;
 
-    let (alone, side_by_side) = test_binaries()?;
-    let mut shared = cargo();
-    shared.args(["test", "-p", REAL_ENVOY, "--lib", "--bins"]);
-    for name in &side_by_side {
-        shared.args(["--test", name]);
-    }
-    shared.args(["--", &format!("--test-threads={threads}")]).args(filter);
-    ran += step_counting_tests("tests on a real Envoy", &mut shared)?;
-    if alone {
-        let mut rates = cargo();
-        rates.args(["test", "-p", REAL_ENVOY, "--test", ALONE, "--", "--test-threads=1"]);
-        let title = "rates on a real Envoy, one at a time";
-        ran += step_counting_tests(title, rates.args(filter))?;
+    let mut all = test_binaries()?;
+    all.retain(|name| name != ALONE);
+    let tests = |title: &str, names: &[&str], threads: u32| {
+        let mut tests = cargo();
+        tests.args(["test", "-p", REAL_ENVOY]).args(names.iter().flat_map(|name| ["--test", name]));
+        if names.len() == all.len() {
+            tests.args(["--lib", "--bins"]);
+        }
+        tests.args(["--", &format!("--test-threads={threads}")]).args(filter);
+        if title.ends_with(ON_THE_SUITE) {
+            tests.env("WEIR_TEST_MODULE", "suite");
+        }
+        step_counting_tests(title, &mut tests)
+    };
+    let names: Vec<&str> = all.iter().map(String::as_str).collect();
+    ran += tests("tests on a real Envoy", &names, threads)?;
+    ran += tests("rates on a real Envoy, one at a time", &[ALONE], 1)?;
+    // What holds for the filters one by one has to hold for all in one.
+    ran += tests(&format!("what filters do, {ON_THE_SUITE}"), &OF_FILTERS, threads)?;
+    ran += tests(&format!("rates, {ON_THE_SUITE}"), &[ALONE], 1)?;
+    if filter.is_none() {
+        let mut soak = cargo();
+        soak.args(["run", "--quiet", "-p", REAL_ENVOY, "--bin", "soak", "--", "--minutes", "2"]);
+        step("two minutes of everything at once", &mut soak)?;
     }
     if let (0, Some(name)) = (ran, filter) {
         bail!("no test has `{name}` in its name");
@@ -92,17 +109,15 @@ fn threads() -> Result<u32> {
     }
 }
 
-/// The integration tests' binaries: whether the one that runs alone is there, and the others.
-fn test_binaries() -> Result<(bool, Vec<String>)> {
+/// The integration tests' binaries.
+fn test_binaries() -> Result<Vec<String>> {
     let folder = paths::root().join("integration-tests/tests");
     let mut names = Vec::new();
     for entry in std::fs::read_dir(&folder).with_context(|| paths::shown(&folder))? {
         names.extend(test_name(&entry?.path()));
     }
     names.sort();
-    let alone = names.iter().any(|name| name == ALONE);
-    names.retain(|name| name != ALONE);
-    Ok((alone, names))
+    Ok(names)
 }
 
 /// Cargo's rule: `tests/<name>.rs` or `tests/<name>/main.rs`.

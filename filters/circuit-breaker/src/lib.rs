@@ -10,8 +10,9 @@ use weir_host::{Filter, HostPorts};
 use weir_protos::v1::Policy;
 use weir_protos::{FieldError, Section};
 
-struct CircuitBreaker(Breaker);
+pub struct CircuitBreaker(Breaker);
 
+#[cfg(feature = "module")]
 weir_host::module!(CircuitBreaker);
 
 impl Filter for CircuitBreaker {

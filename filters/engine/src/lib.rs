@@ -7,6 +7,8 @@ pub mod breaker;
 pub mod color;
 pub mod core;
 pub mod limit;
+#[cfg(test)]
+mod refusals;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod trace;

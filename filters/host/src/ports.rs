@@ -19,6 +19,15 @@ pub struct HostPorts {
     /// once in the life of a VM. Names come from policies, of which there are few in that time.
     metrics: HashMap<String, u32>,
     random: Vec<u8>,
+    memory: Option<Remembered>,
+}
+
+/// What the host said during one callback: several filters ask the same.
+#[derive(Debug, Default)]
+struct Remembered {
+    attributes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    now: Option<Nanos>,
+    wall: Option<Nanos>,
 }
 
 impl HostPorts {
@@ -32,13 +41,45 @@ impl HostPorts {
     }
 }
 
+impl HostPorts {
+    /// From here on, until [`HostPorts::forget`], one question is asked once, and time stands still.
+    pub fn remember(&mut self) {
+        self.memory = Some(Remembered::default());
+    }
+
+    pub fn forget(&mut self) {
+        self.memory = None;
+    }
+
+    /// While it remembers: this attribute has this value.
+    pub fn pretend(&mut self, path: &[u8], value: Vec<u8>) {
+        if let Some(memory) = &mut self.memory {
+            memory.attributes.retain(|(known, _)| known != path);
+            memory.attributes.push((path.to_vec(), Some(value)));
+        }
+    }
+
+    /// What the access log and later filters should know of a request.
+    pub fn set_state(&mut self, filter: &str, state: &str) {
+        let path = format!("weir.{filter}");
+        abi::set_property(&path, state.as_bytes());
+        self.pretend(path.as_bytes(), state.as_bytes().to_vec());
+    }
+}
+
 impl Clock for HostPorts {
     fn now(&mut self) -> Nanos {
-        abi::monotonic()
+        match &mut self.memory {
+            Some(memory) => *memory.now.get_or_insert_with(abi::monotonic),
+            None => abi::monotonic(),
+        }
     }
 
     fn wall(&mut self) -> Nanos {
-        abi::wall()
+        match &mut self.memory {
+            Some(memory) => *memory.wall.get_or_insert_with(abi::wall),
+            None => abi::wall(),
+        }
     }
 }
 
@@ -54,7 +95,13 @@ impl SharedStore for HostPorts {
 
 impl Attributes for HostPorts {
     fn attribute(&mut self, path: &[u8]) -> Option<Vec<u8>> {
-        abi::property(path)
+        let Some(memory) = &mut self.memory else { return abi::property(path) };
+        if let Some((_, value)) = memory.attributes.iter().find(|(known, _)| known == path) {
+            return value.clone();
+        }
+        let value = abi::property(path);
+        memory.attributes.push((path.to_vec(), value.clone()));
+        value
     }
 }
 

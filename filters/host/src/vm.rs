@@ -9,6 +9,7 @@ use weir_engine::core::headers::HeaderMap;
 use weir_engine::core::policy::stable_plugin;
 use weir_engine::core::ports::{Metrics, Rng, labels};
 use weir_engine::core::reloads::{ReloadCount, version};
+use weir_engine::core::restore::NOTE;
 use weir_protos::v1::telemetry::LogLevel;
 use weir_protos::{FieldError, decode_json};
 
@@ -139,7 +140,10 @@ impl<F: Filter> Vm<F> {
         let headers = abi::header_map(MapType::HttpRequestHeaders);
         let (effects, stream) = root.filter.on_request(&mut self.worker, &headers, &mut self.ports);
         if let Some(state) = &effects.state {
-            abi::set_property(&format!("weir.{}", F::NAME), state.as_bytes());
+            self.ports.set_state(F::NAME, state);
+        }
+        if let Some(note) = &effects.note {
+            abi::set_property(NOTE, &note.write());
         }
         if effects.is_charged && root.filter.mark().is_some() {
             self.charged.insert(context, root_id);

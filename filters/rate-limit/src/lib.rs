@@ -8,8 +8,9 @@ use weir_host::{Filter, HostPorts};
 use weir_protos::v1::Policy;
 use weir_protos::{FieldError, Section};
 
-struct RateLimit(Limiter);
+pub struct RateLimit(Limiter);
 
+#[cfg(feature = "module")]
 weir_host::module!(RateLimit);
 
 impl Filter for RateLimit {

@@ -8,8 +8,9 @@ use weir_host::{Filter, HostPorts};
 use weir_protos::v1::Policy;
 use weir_protos::{FieldError, Section};
 
-struct TraceContext(Tracer);
+pub struct TraceContext(Tracer);
 
+#[cfg(feature = "module")]
 weir_host::module!(TraceContext, calls);
 
 impl Filter for TraceContext {

@@ -8,8 +8,9 @@ use weir_host::{Filter, HostPorts};
 use weir_protos::v1::Policy;
 use weir_protos::{FieldError, Section};
 
-struct TrafficColor(Painter);
+pub struct TrafficColor(Painter);
 
+#[cfg(feature = "module")]
 weir_host::module!(TrafficColor);
 
 impl Filter for TrafficColor {

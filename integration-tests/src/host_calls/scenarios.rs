@@ -26,14 +26,19 @@ const HEADERS: [(&str, &str); 12] = [
     ("x-request-id", "5f2c1b0e-8f2e-4a3c-9c3d-2f6a1f0f7a55"),
 ];
 
-/// What trace context reads, each in place of a line of [`HEADERS`] that nobody reads.
-const TRACE: [(&str, &str, &str); 5] = [
+/// What trace and color read, each in place of a line of [`HEADERS`] that nobody reads.
+const MORE: [(&str, &str, &str); 5] = [
     ("accept", "traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
     ("accept-encoding", "tracestate", "shop=00f067aa0ba902b7,other=t61rcWkgMzE"),
     ("accept-language", "baggage", "user=4711,tier=gold"),
     ("x-forwarded-proto", "x-weir-deadline-ms", "5000"),
-    ("x-user", "x-weir-color", "blue"),
+    ("user-agent", "x-weir-color", "gray"),
 ];
+
+const W3C: &[&str] = &["traceparent", "tracestate"];
+const WITH_DEADLINE: &[&str] = &["traceparent", "tracestate", "baggage", "x-weir-deadline-ms"];
+const EVERYTHING: &[&str] =
+    &["traceparent", "tracestate", "baggage", "x-weir-deadline-ms", "x-weir-color"];
 
 /// Values of `xds.listener_direction`.
 const INBOUND: u64 = 1;
@@ -43,11 +48,11 @@ pub struct Scenario {
     pub name: &'static str,
     /// None: the module that does nothing.
     module: Option<&'static str>,
-    sections: String,
-    /// How many lines of [`TRACE`] the requests carry.
-    trace_lines: usize,
+    policy: String,
+    /// Of [`MORE`], what the requests carry.
+    lines: &'static [&'static str],
     direction: u64,
-    /// One such request came in before, with all of [`TRACE`].
+    /// One such request came in before, with all of [`MORE`].
     is_recorded: bool,
     /// Requests a second of one worker.
     rate: u64,
@@ -60,15 +65,15 @@ pub fn all() -> Vec<Scenario> {
         module: None,
         ..case("a module that does nothing (SDK)", "rate_limit", 20_000, String::new())
     };
-    [noop].into_iter().chain(limits()).chain(breakers()).chain(traces()).collect()
+    [noop].into_iter().chain(limits()).chain(breakers()).chain(traces()).chain(suites()).collect()
 }
 
 fn case(name: &'static str, module: &'static str, rate: u64, sections: String) -> Scenario {
     Scenario {
         name,
         module: Some(module),
-        sections,
-        trace_lines: 0,
+        policy: format!("{{name: bench, {sections}}}"),
+        lines: &[],
         direction: INBOUND,
         is_recorded: false,
         rate,
@@ -156,8 +161,8 @@ fn breakers() -> Vec<Scenario> {
 
 fn traces() -> Vec<Scenario> {
     let restore = "restore: {keys: [{header: x-request-id}]}";
-    let case = |name, trace_lines, direction, sections: &str| Scenario {
-        trace_lines,
+    let case = |name, lines, direction, sections: &str| Scenario {
+        lines,
         direction,
         ..case(name, "trace_context", 1000, sections.to_owned())
     };
@@ -167,26 +172,50 @@ fn traces() -> Vec<Scenario> {
                   response: {trace_id_header: x-trace-id, error_context: true, envelope: true}, \
                   spans: {cluster: collector, service_name: bench}";
     vec![
-        case("trace, continues W3C", 2, OUTBOUND, "trace_context: {}"),
-        case("trace, mints", 0, OUTBOUND, "trace_context: {}"),
+        case("trace, continues W3C", W3C, OUTBOUND, "trace_context: {}"),
+        case("trace, mints", &[], OUTBOUND, "trace_context: {}"),
         case(
             "trace, deadline carried",
-            4,
+            WITH_DEADLINE,
             OUTBOUND,
             "trace_context: {deadline: {hop_margin: 0.01s}}",
         ),
-        case("trace, records (inbound)", 2, INBOUND, &format!("trace_context: {{}}, {restore}")),
+        case("trace, records (inbound)", W3C, INBOUND, &format!("trace_context: {{}}, {restore}")),
         Scenario {
             is_recorded: true,
             ..case(
                 "trace, restores (outbound)",
-                0,
+                &[],
                 OUTBOUND,
                 &format!("trace_context: {{}}, {restore}"),
             )
         },
-        case("trace, spans", 2, OUTBOUND, "trace_context: {spans: {cluster: c, service_name: s}}"),
-        case("trace, all on", 5, INBOUND, &format!("trace_context: {{{all_on}}}, {restore}")),
+        case(
+            "trace, spans",
+            W3C,
+            OUTBOUND,
+            "trace_context: {spans: {cluster: c, service_name: s}}",
+        ),
+        case(
+            "trace, all on",
+            EVERYTHING,
+            INBOUND,
+            &format!("trace_context: {{{all_on}}}, {restore}"),
+        ),
+    ]
+}
+
+/// The policies of the benchmark, on all four filters in one.
+fn suites() -> Vec<Scenario> {
+    let case = |name, lines, policy: &str| Scenario {
+        policy: policy.to_owned(),
+        lines,
+        ..case(name, "suite", 20_000, String::new())
+    };
+    let colored = &["traceparent", "tracestate", "x-weir-color"];
+    vec![
+        case("suite, bench/steady.yaml", colored, include_str!("../../bench/steady.yaml")),
+        case("suite, bench/all-on.yaml", WITH_DEADLINE, include_str!("../../bench/all-on.yaml")),
     ]
 }
 
@@ -208,8 +237,7 @@ fn many(rest: &str) -> String {
 pub fn measure(scenario: &Scenario) -> Figures {
     let mut vm = Vm::start(&scenario.file());
     if let Some(module) = scenario.module {
-        let text = format!("{{name: bench, {}}}", scenario.sections);
-        vm.configure(&format!("weir.{module}"), &policy::to_json(&text))
+        vm.configure(&format!("weir.{module}"), &policy::to_json(&scenario.policy))
             .unwrap_or_else(|log| panic!("{}: the policy is refused: {log}", scenario.name));
     }
     let properties = &mut vm.host().properties;
@@ -225,9 +253,9 @@ pub fn measure(scenario: &Scenario) -> Figures {
     }
 
     if scenario.is_recorded {
-        scenario.request(&mut vm, INBOUND, TRACE.len());
+        scenario.request(&mut vm, INBOUND, EVERYTHING);
     }
-    let request = |vm: &mut Vm| scenario.request(vm, scenario.direction, scenario.trace_lines);
+    let request = |vm: &mut Vm| scenario.request(vm, scenario.direction, scenario.lines);
     for _ in 0..WARM_UP {
         request(&mut vm);
     }
@@ -244,30 +272,50 @@ pub fn measure(scenario: &Scenario) -> Figures {
 impl Scenario {
     fn file(&self) -> PathBuf {
         match self.module {
-            Some(module) => paths::module(module),
+            Some(module) => paths::single(module),
             None => paths::built("noop_sdk.wasm"),
         }
     }
 
     /// One request at its time.
-    fn request(&self, vm: &mut Vm, direction: u64, trace_lines: usize) -> Answer {
+    fn request(&self, vm: &mut Vm, direction: u64, names: &[&str]) -> Answer {
         let host = vm.host();
         host.now += 1_000_000_000 / self.rate;
         let now = host.now.to_le_bytes().to_vec();
         host.properties.insert(b"request\0time".to_vec(), now);
         let direction = direction.to_le_bytes().to_vec();
         host.properties.insert(b"xds\0listener_direction".to_vec(), direction);
-        let lines = &TRACE[..trace_lines];
         let headers = HEADERS.map(|line| {
-            let other = lines.iter().find(|(replaced, ..)| *replaced == line.0);
+            let other =
+                MORE.iter().find(|(replaced, name, _)| *replaced == line.0 && names.contains(name));
             other.map_or(line, |(_, name, value)| (*name, *value))
         });
         vm.request(&headers)
     }
 
+    /// Each of the four has decided on each request.
+    fn prove_all(&self, vm: &mut Vm) {
+        vm.tick();
+        let metrics = &vm.host().metrics;
+        for parts in [
+            ["weir_rate_limit_requests_total", "outcome=.=admitted"],
+            ["weir_circuit_breaker_requests_total", "outcome=.=admitted"],
+            ["weir_trace_context_requests_total", "outcome=.=continued"],
+            ["weir_traffic_color_", "outcome=.="],
+        ] {
+            let named = |name: &&(String, i64)| parts.iter().all(|part| name.0.contains(part));
+            let sum: i64 = metrics.iter().filter(named).map(|(_, value)| value).sum();
+            let requests = i64::try_from(WARM_UP + REQUESTS).expect("a small number");
+            assert!(sum >= requests, "{}: {parts:?} is {sum}, not {requests}", self.name);
+        }
+    }
+
     /// What was counted was the work that the name promises.
     fn prove(&self, vm: &mut Vm) {
-        if self.module != Some("trace_context") {
+        if self.module == Some("suite") {
+            self.prove_all(vm);
+        }
+        if !["trace_context", "suite"].map(Some).contains(&self.module) {
             return;
         }
         let request = &vm.host().request;
@@ -275,16 +323,16 @@ impl Scenario {
             let found = request.iter().find(|(n, _)| n == name);
             found.map(|(_, value)| String::from_utf8_lossy(value).into_owned())
         };
-        let sent = TRACE[0].2;
+        let sent = MORE[0].2;
         let parent = went_on(b"traceparent").unwrap_or_default();
-        let continues = self.trace_lines > 0 || self.is_recorded;
+        let continues = !self.lines.is_empty() || self.is_recorded;
         let is_same_trace = parent.get(3..35) == sent.get(3..35);
         assert!(
             parent.len() == sent.len() && parent != sent && is_same_trace == continues,
             "{}: {parent:?} goes on",
             self.name
         );
-        if self.sections.contains("deadline") {
+        if self.policy.contains("deadline") {
             // The margin goes off on the way out.
             let most = if self.direction == OUTBOUND { "4990" } else { "5000" };
             let left = went_on(b"x-weir-deadline-ms");

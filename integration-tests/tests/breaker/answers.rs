@@ -72,7 +72,8 @@ fn a_fallback_cluster_by_route_re_selection() {
     }
     assert_eq!((rig.upstream.seen(), rig.spare.count("/")), (seen, 20));
     rig.await_metric(&["outcome=.=fallback"], 20);
-    assert_eq!(rig.metric(&["failures_total"]), 1);
+    // The one that opened it, maybe counted by the other worker.
+    rig.await_metric(&["failures_total"], 1);
 }
 
 #[test]

@@ -16,7 +16,7 @@ const HEADERS: [(&str, &str); 5] = [
 
 /// Host calls per request, by kind, at 20 000 requests a second and a tick every 50 ms.
 fn counted(rule: &str) -> (Vec<(&'static str, f64)>, f64) {
-    let mut vm = Vm::start(&paths::module("circuit_breaker"));
+    let mut vm = Vm::start(&paths::single("circuit_breaker"));
     let text = format!("{{name: cost, circuit_breaker: {{rules: [{{id: r, {rule}}}]}}}}");
     vm.configure("weir.circuit_breaker", &policy::to_json(&text)).unwrap();
     let properties = &mut vm.host().properties;

@@ -2,21 +2,10 @@
 //! old policy goes on.
 
 use crate::common::{Rig, is_open, one_rule};
-use serde_json::{Value, json};
-use std::collections::BTreeSet;
-use weir_integration_tests::schema;
+use weir_integration_tests::refusals::Refusals;
 
-/// The cases that the engine's own tests read as well.
-fn table() -> Vec<Value> {
-    let text = include_str!("../../bad-breaker-policies.yaml");
-    serde_yaml_ng::from_str(text).expect("a list of cases")
-}
-
-fn policy(case: &Value) -> String {
-    let Some(fields) = case["rule"].as_object() else { return case["policy"].to_string() };
-    let mut rule = fields.clone();
-    rule.insert("id".into(), "r".into());
-    json!({"name": "shop", "circuit_breaker": {"rules": [rule]}}).to_string()
+fn table() -> Refusals {
+    Refusals::read(include_str!("../../bad-breaker-policies.yaml"))
 }
 
 #[test]
@@ -24,42 +13,10 @@ fn every_bad_policy_is_refused_by_name_and_the_old_one_serves_on() {
     let good = one_rule("state: FORCED_OPEN");
     let rig = Rig::start(1, &good);
     let mut client = rig.envoy.client("h1");
-    let mut wrong = Vec::new();
-    for case in table() {
-        let name = case["name"].as_str().unwrap();
-        match rig.envoy.put_configuration(&policy(&case)).verdict() {
-            Err(log) => {
-                let line = log.lines().find(|line| line.contains("policy refused")).unwrap_or("");
-                let parts = case["error"].as_array().unwrap().iter().filter_map(Value::as_str);
-                // The module's log lines are JSON, in which a quote is escaped.
-                let missing: Vec<_> =
-                    parts.filter(|part| !line.contains(&part.replace('"', "\\\""))).collect();
-                if !missing.is_empty() {
-                    wrong.push(format!("{name}: no {missing:?} in: {line}"));
-                }
-            }
-            Ok(()) => {
-                wrong.push(format!("{name}: accepted"));
-                rig.envoy.put_policy(&good).accepted();
-            }
-        }
-        assert!(is_open(&mut client, "/"), "after {name}: the old policy");
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    rig.envoy.assert_healthy();
+    table().are_refused(&rig.envoy, &good, &[], || is_open(&mut client, "/"));
 }
 
 #[test]
 fn every_field_has_a_bad_policy() {
-    let cases: Vec<Value> = table();
-    let names: BTreeSet<_> = cases.iter().map(|case| case["name"].as_str().unwrap()).collect();
-    assert_eq!(names.len(), cases.len(), "a name is given twice");
-    let covered: BTreeSet<String> =
-        cases.iter().map(|case| case["field"].as_str().unwrap().to_owned()).collect();
-    let fields = schema::fields(&["circuit_breaker.proto"]);
-    assert!(fields.len() > 40, "the schema was not read: {fields:?}");
-    let without: Vec<_> = fields.difference(&covered).collect();
-    assert!(without.is_empty(), "fields without a bad policy: {without:?}");
-    let unknown: Vec<_> = covered.difference(&fields).filter(|field| field.contains('.')).collect();
-    assert!(unknown.is_empty(), "cases of fields that do not exist: {unknown:?}");
+    table().cover(&["circuit_breaker.proto"], 40);
 }

@@ -204,7 +204,7 @@ fn absences_and_odd_forms() {
 #[test]
 fn random_requests() {
     let mut talk = Talk::new();
-    let mut random = crate::random::Random::new(0x7765_6972);
+    let mut random = weir_integration_tests::random::Random::new(0x7765_6972);
     for n in 0..1500 {
         let mut request = Request::get([b"/".to_vec(), random.token(40)].concat());
         for _ in 0..random.below(8) {

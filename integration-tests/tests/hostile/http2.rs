@@ -1,7 +1,7 @@
 //! HTTP/2: header blocks that no client library would write.
 
-use crate::random::Random;
 use crate::setup::{Findings, LISTENERS, assert_unharmed, start};
+use weir_integration_tests::random::Random;
 use weir_integration_tests::{Envoy, H2Conn};
 
 /// How a stream ended: with a status, by a reset, or with its connection.

@@ -7,5 +7,4 @@
 
 mod http1;
 mod http2;
-mod random;
 mod setup;

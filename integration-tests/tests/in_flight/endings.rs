@@ -71,6 +71,7 @@ fn of_the_clients_making() {
         assert_eq!(rig.probe(), 429);
         drop(held);
         rig.await_probe(200);
+        rig.await_flying(0);
     }
     // Mid-body.
     for _ in 0..TIMES {
@@ -79,6 +80,7 @@ fn of_the_clients_making() {
         rig.await_probe(429);
         drop(streams);
         rig.await_probe(200);
+        rig.await_flying(0);
     }
     // A stream is reset, and its connection goes on.
     rig.upstream.play(Script::Hang);
@@ -224,6 +226,7 @@ fn of_a_trap_beside_others() {
     let again = rig.hang(2);
     assert_eq!(rig.probe(), 429);
     drop((held, again));
+    rig.await_flying(0);
     rig.await_gauge(0);
     let all = rig.hang(8);
     assert_eq!(rig.probe(), 429);

@@ -2,67 +2,23 @@
 //! old policy goes on.
 
 use crate::rig::Rig;
-use serde_json::{Value, json};
-use std::collections::BTreeSet;
-use weir_integration_tests::schema;
+use weir_integration_tests::refusals::Refusals;
 
-/// The cases that the engine's own tests read as well.
-fn table() -> Vec<Value> {
-    let text = include_str!("../../bad-trace-policies.yaml");
-    serde_yaml_ng::from_str(text).expect("a list of cases")
-}
-
-fn policy(case: &Value) -> String {
-    let mut policy = json!({"name": "shop"});
-    for (name, section) in [("trace", "trace_context"), ("restore", "restore")] {
-        if let Some(fields) = case.get(name) {
-            policy[section] = fields.clone();
-        }
-    }
-    policy.to_string()
+fn table() -> Refusals {
+    Refusals::read(include_str!("../../bad-trace-policies.yaml"))
 }
 
 #[test]
 fn every_bad_policy_is_refused_by_name_and_the_old_one_serves_on() {
     let good = "{name: shop, trace_context: {response: {trace_id_header: x-trace-id}}}";
     let rig = Rig::start(good);
-    let mut wrong = Vec::new();
-    for case in table() {
-        let name = case["name"].as_str().unwrap();
-        match rig.envoy.put_configuration(&policy(&case)).verdict() {
-            Err(log) => {
-                let line = log.lines().find(|line| line.contains("policy refused")).unwrap_or("");
-                let parts = case["error"].as_array().unwrap().iter().filter_map(Value::as_str);
-                // The module's log lines are JSON, in which a quote is escaped.
-                let missing: Vec<_> =
-                    parts.filter(|part| !line.contains(&part.replace('"', "\\\""))).collect();
-                if !missing.is_empty() {
-                    wrong.push(format!("{name}: no {missing:?} in: {line}"));
-                }
-            }
-            Ok(()) => {
-                wrong.push(format!("{name}: accepted"));
-                rig.envoy.put_policy(good).accepted();
-            }
-        }
-        let response = rig.get("out", &[]);
-        assert!(response.header("x-trace-id").is_some(), "after {name}: the old policy");
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    rig.envoy.assert_healthy();
+    let parts = [("trace", "trace_context"), ("restore", "restore")];
+    table().are_refused(&rig.envoy, good, &parts, || {
+        rig.get("out", &[]).header("x-trace-id").is_some()
+    });
 }
 
 #[test]
 fn every_field_has_a_bad_policy() {
-    let cases = table();
-    let names: BTreeSet<_> = cases.iter().map(|case| case["name"].as_str().unwrap()).collect();
-    assert_eq!(names.len(), cases.len(), "a name is given twice");
-    let covered: BTreeSet<String> =
-        cases.iter().map(|case| case["field"].as_str().unwrap().to_owned()).collect();
-    let fields = schema::fields(&["trace_context.proto", "restore.proto"]);
-    assert!(fields.len() > 50, "the schema was not read: {fields:?}");
-    let without: Vec<_> = fields.difference(&covered).collect();
-    assert!(without.is_empty(), "fields without a bad policy: {without:?}");
-    let unknown: Vec<_> = covered.difference(&fields).filter(|field| field.contains('.')).collect();
-    assert!(unknown.is_empty(), "cases of fields that do not exist: {unknown:?}");
+    table().cover(&["trace_context.proto", "restore.proto"], 50);
 }

@@ -1,59 +1,23 @@
-//! Every policy of the table is refused, by the engine that runs in the filter, with the field, the
-//! value and the remedy. The same table goes through a real Envoy.
+//! Policies that are refused.
 
-use serde_json::{Value, json};
-use weir_protos::{Section, decode_json};
+use weir_protos::Section;
 
 use super::Breaker;
+use crate::refusals::Refusals;
 
-fn text(case: &Value) -> String {
-    let Some(fields) = case["rule"].as_object() else { return case["policy"].to_string() };
-    let mut rule = fields.clone();
-    rule.insert("id".into(), "r".into());
-    json!({"name": "shop", "circuit_breaker": {"rules": [rule]}}).to_string()
-}
-
-fn refusal(policy: &str) -> Option<String> {
-    let policy = match decode_json(policy.as_bytes(), Section::CircuitBreaker) {
-        Ok(policy) => policy,
-        Err(error) => return Some(error.to_string()),
-    };
-    Breaker::compile(&policy, "test").err().map(|error| error.to_string())
-}
+const REFUSALS: Refusals<Breaker> =
+    Refusals { section: Section::CircuitBreaker, compile: Breaker::compile, parts: &[] };
 
 #[test]
 fn bad_policies_are_refused_by_field_value_and_remedy() {
-    let table = include_str!("../../../../integration-tests/bad-breaker-policies.yaml");
-    let table: Vec<Value> = serde_yaml_ng::from_str(table).unwrap();
-    assert!(table.len() >= 80);
-    let mut wrong = Vec::new();
-    for case in &table {
-        let name = case["name"].as_str().unwrap();
-        match refusal(&text(case)) {
-            None => wrong.push(format!("{name}: was accepted")),
-            Some(error) => {
-                for part in case["error"].as_array().unwrap().iter().filter_map(Value::as_str) {
-                    if !error.contains(part) {
-                        wrong.push(format!("{name}: {error}\n    lacks {part}"));
-                    }
-                }
-            }
-        }
-    }
-    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), table.len(), wrong.join("\n"));
+    REFUSALS.check(include_str!("../../../../integration-tests/bad-breaker-policies.yaml"), 80);
 }
 
 #[test]
 fn many_rules_are_compiled_and_too_many_refused() {
-    let rules = |count: usize, matches: &str| {
-        let rules: Vec<_> =
-            (0..count).map(|n| format!(r#"{{"id":"r{n}","match":{matches}}}"#)).collect();
+    REFUSALS.bounds(10_000, |count, matches| {
+        let rule = |n| format!(r#"{{"id":"r{n}","match":{matches}}}"#);
+        let rules: Vec<_> = (0..count).map(rule).collect();
         format!(r#"{{"name":"t","circuit_breaker":{{"rules":[{}]}}}}"#, rules.join(","))
-    };
-    let exact = r#"{"path":{"exact":"/a"}}"#;
-    assert_eq!(refusal(&rules(10_000, exact)), None);
-    assert!(refusal(&rules(10_001, exact)).is_some_and(|error| error.contains("10000")));
-    let regex = r#"{"path":{"regex":"/a.*"}}"#;
-    assert_eq!(refusal(&rules(64, regex)), None);
-    assert!(refusal(&rules(65, regex)).is_some_and(|error| error.contains("64")));
+    });
 }

@@ -34,7 +34,13 @@ pub struct Existing {
 }
 
 impl CarryRules {
-    pub fn compile(source: &Source, header: &[u8], path: &str) -> Result<CarryRules, FieldError> {
+    /// `default` wins where the policy does not say who does.
+    pub fn compile(
+        source: &Source,
+        header: &[u8],
+        default: Carrier,
+        path: &str,
+    ) -> Result<CarryRules, FieldError> {
         let key = match source.baggage_key.as_str() {
             "" => "x-color".to_string(),
             key => {
@@ -54,7 +60,7 @@ impl CarryRules {
             }
         }
         let winner = match source.winner() {
-            Carrier::Unspecified => Carrier::Header,
+            Carrier::Unspecified => default,
             winner => winner,
         };
         Ok(CarryRules {
@@ -66,8 +72,14 @@ impl CarryRules {
         })
     }
 
-    pub fn has_baggage(&self) -> bool {
-        self.in_baggage
+    /// The baggage member that holds the color.
+    pub fn member(&self) -> Option<&str> {
+        self.in_baggage.then_some(self.key.as_str())
+    }
+
+    /// Whether the member counts where the header says something else.
+    pub fn prefers_member(&self) -> bool {
+        self.in_baggage && (!self.in_header || self.winner == Carrier::Baggage)
     }
 
     /// What the carriers in use say. One that is not in use says nothing.
@@ -179,7 +191,7 @@ mod tests {
             winner: winner as i32,
             ..Source::default()
         };
-        CarryRules::compile(&source, b"x-weir-color", "p").unwrap()
+        CarryRules::compile(&source, b"x-weir-color", Carrier::Header, "p").unwrap()
     }
 
     fn colors() -> Vec<String> {

@@ -146,3 +146,83 @@ fn a_clock_that_steps_starts_the_window_anew() {
     (0..5).for_each(|_| assert_eq!(lab.tenth([0, 0], [20, 20]), None));
     assert!((0..40).any(|_| lab.tenth([500, 0], [20, 20]).is_some()));
 }
+
+/// Requests that one stall took along are slow together, and prove as much as one slow request.
+#[test]
+fn one_stall_is_no_reason() {
+    let mut lab = Lab::start(&source(), 8);
+    for round in 0..10 {
+        // 0.2 s of 2 s: in one slot, or over the border of two.
+        for tenth in 0..20 {
+            let is_stalled = (7..9).contains(&tenth);
+            let (errors, slow) = if is_stalled { (300, 200) } else { (10, 20) };
+            assert_eq!(lab.tenth([errors, 10], [slow, 20]), None, "{round} {tenth}");
+        }
+    }
+}
+
+/// Slower than all of the base, by less than a third.
+#[test]
+fn slower_by_a_hair_is_no_reason() {
+    let guard = Guard::compile(&source(), "k", "p").unwrap();
+    for base in [700_000, 1_300_000, 17_000_000] {
+        let mut value = Value::default();
+        for slot in &mut value.slots {
+            for (group, latency) in [(0, base / 4 * 5), (1, base)] {
+                slot[group].requests = 100;
+                (0..100).for_each(|_| slot[group].latency.record(latency));
+            }
+        }
+        assert_eq!(guard.judge(&value), None, "{base}");
+        value.slots.iter_mut().for_each(|slot| {
+            slot[0].latency = Histogram::default();
+            (0..100).for_each(|_| slot[0].latency.record(base * 2));
+        });
+        assert_eq!(guard.judge(&value), Some(Tripped::Latency), "{base}");
+    }
+}
+
+/// How often two groups that are alike look different, counted over all that can happen.
+#[test]
+fn chance_alone_trips_one_window_in_two_hundred_thousand() {
+    let guard = Guard::compile(&Source { min_requests: Some(20), ..source() }, "k", "p").unwrap();
+    let delta = guard.error_delta.unwrap();
+    for (color, base, share) in [
+        (200_u32, 200_u32, 0.01),
+        (200, 200, 0.05),
+        (200, 3800, 0.001),
+        (200, 3800, 0.01),
+        (200, 3800, 0.05),
+        (200, 3800, 0.2),
+        (20, 2000, 0.05),
+    ] {
+        let (colors, bases) = (binomial(color, share), binomial(base, share));
+        let mut chance = 0.0;
+        for (base_errors, base_chance) in bases.iter().filter(|(_, chance)| *chance > 1e-12) {
+            for (errors, color_chance) in &colors {
+                let (one, other) = ((*errors, color.into()), (*base_errors, base.into()));
+                let is_above = one.0 / one.1 - other.0 / other.1 >= delta.min(0.01);
+                if is_above && is_beyond_chance(one, other) {
+                    chance += base_chance * color_chance;
+                }
+            }
+        }
+        println!("{color} against {base} at {share}: {chance:.1e}");
+        assert!(chance < 5e-6, "{color} against {base} at {share}: {chance:e}");
+    }
+}
+
+/// The chance of each number of events.
+fn binomial(of: u32, share: f64) -> Vec<(f64, f64)> {
+    // As logarithms: the first of them are smaller than any number.
+    let mut chance = f64::from(of) * (1.0 - share).ln();
+    let each = (0..=of).map(|events| {
+        let this = (f64::from(events), chance.exp());
+        chance += (f64::from(of - events) / f64::from(events + 1) * share / (1.0 - share)).ln();
+        this
+    });
+    let all: Vec<_> = each.collect();
+    let sum: f64 = all.iter().map(|(_, chance)| chance).sum();
+    assert!((sum - 1.0).abs() < 1e-9, "{sum}");
+    all
+}

@@ -4,7 +4,7 @@ use weir_protos::FieldError;
 use weir_protos::v1::lanes::LaneMode;
 use weir_protos::v1::{Lanes as Source, direction};
 
-use super::carry::Color;
+use super::carry::{CarryRules, Color};
 use crate::core::index::Index;
 use crate::core::matcher::Matcher;
 use crate::core::policy::Common;
@@ -35,7 +35,7 @@ impl LaneRules {
     pub fn compile(
         source: &Source,
         colors: &[String],
-        carries_baggage: bool,
+        carry: &CarryRules,
         common: &Common,
         path: &str,
     ) -> Result<LaneRules, FieldError> {
@@ -44,9 +44,10 @@ impl LaneRules {
             let path = format!("{path}.lanes");
             return Err(FieldError::value(path, source.lanes.len(), "lanes: must be at most 1000"));
         }
-        if !is_strict && !carries_baggage {
-            let remedy = "PERMISSIVE keeps the color in baggage for the hops to come: \
-                          give `carry.in: [HEADER, BAGGAGE]`, or mode STRICT";
+        if !is_strict && !carry.prefers_member() {
+            let remedy = "PERMISSIVE writes the fallback into the header and keeps the color in baggage, \
+                          which has to win at the hops to come: give `carry.in: [HEADER, BAGGAGE]` \
+                          without `winner: HEADER`, or mode STRICT";
             return Err(FieldError::at(format!("{path}.mode"), remedy));
         }
         let fallback = match source.fallback.as_str() {

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use weir_protos::FieldError;
+use weir_protos::v1::carry::Carrier;
 use weir_protos::v1::key_part::Source as Part;
+use weir_protos::v1::lanes::LaneMode;
 use weir_protos::v1::traffic_color::OnExisting;
 use weir_protos::v1::{Match, Policy, TrafficColor, direction, mode};
 
@@ -27,7 +29,7 @@ use crate::core::policy::{Common, effective_mode, identifier};
 use crate::core::ports::{Metrics, Nanos, Ports, SharedStore, labels};
 use crate::core::reply::{LocalReply, Problem, trace_id};
 use crate::core::request::Request;
-use crate::core::restore::{Comer, Key, Memory, Recall, Record};
+use crate::core::restore::{Comer, Key, Memory, Note, Recall, Record};
 use crate::core::rules::{Ids, check_unindexed};
 
 const MAX_COLORS: usize = 32;
@@ -100,11 +102,17 @@ impl Painter {
         let id = |rule: usize| rules.get(rule).map(|rule| rule.id.as_str());
         check_unindexed(&index, id, &at("rules"))?;
         let carry = section.carry.clone().unwrap_or_default();
-        let carry = CarryRules::compile(&carry, &common.color_header, &at("carry"))?;
-        let lanes = match &section.lanes {
+        // A fallback stands in the header, and the color in baggage.
+        let lanes = section.lanes.as_ref();
+        let winner = match lanes.is_some_and(|lanes| lanes.mode() != LaneMode::Strict) {
+            true => Carrier::Baggage,
+            false => Carrier::Header,
+        };
+        let carry = CarryRules::compile(&carry, &common.color_header, winner, &at("carry"))?;
+        let lanes = match lanes {
             Some(lanes) => {
                 let path = at("lanes");
-                Some(LaneRules::compile(lanes, &colors, carry.has_baggage(), &common, &path)?)
+                Some(LaneRules::compile(lanes, &colors, &carry, &common, &path)?)
             }
             None => None,
         };
@@ -161,6 +169,9 @@ impl Painter {
             return;
         }
         let now = ports.now();
+        if self.session.is_some() {
+            worker.stamps.prepare(ports);
+        }
         if let Some(memory) = &self.memory {
             worker.secret.prepare(ports);
             memory.prepare(now, ports);
@@ -228,11 +239,8 @@ impl Painter {
         if choice.rule.is_none() {
             add(self.counts.others.get(color), 1);
         }
-        effects.state = match choice.rule {
-            Some(rule) => Some(format!("color={name} rule={}", rule.id)),
-            None if came == Some(color) && color != 0 => Some(format!("color={name} carried")),
-            None => None,
-        };
+        // Of a color that came along the request's header tells.
+        effects.state = choice.rule.map(|rule| format!("color={name} rule={}", rule.id));
 
         // On this hop the color may have nobody to go to.
         let lane = self
@@ -253,13 +261,23 @@ impl Painter {
             }
         };
         self.carry.write(&existing, (here, name), is_trusted, headers, &mut effects.headers);
-        if let Some(session) = &self.session {
+        let new_session = self.session.as_ref().and_then(|session| {
             let wall = ports.wall();
-            effects.headers.extend(session.apply(request, is_trusted, wall, ports));
-        }
+            let id = session.begin(request, is_trusted, &mut worker.stamps, wall, ports)?;
+            session.write(&id, headers, &mut effects.headers);
+            Some((session.header(), id))
+        });
         if self.mode != mode::Value::Shadow && lane != Lane::Closed {
-            let minted = self.record(name, is_trusted, request, worker, ports);
+            let new_session = new_session.as_ref().map(|(header, id)| (*header, id.as_str()));
+            let trace_id = own_trace(request);
+            let note = &mut None;
+            let comer = Comer { trace_id, is_trusted, is_new_trace: false, new_session, note };
+            let minted = self.record(name, comer, request, worker, ports);
             effects.headers.extend(minted);
+            if let Some(member) = self.carry.member().filter(|_| self.common.is_edge) {
+                note.get_or_insert_with(|| Note::left(ports)).member = Some(member.to_string());
+            }
+            effects.note = note.take().filter(|note| note.matters(self.common.is_edge));
         }
 
         let watched = choice.watched(color);
@@ -341,7 +359,7 @@ impl Painter {
     fn record(
         &self,
         color: &str,
-        is_trusted: bool,
+        comer: Comer<'_>,
         request: &mut Request<'_>,
         worker: &mut Worker,
         ports: &mut impl Ports,
@@ -350,8 +368,6 @@ impl Painter {
         if !self.common.is_edge && request.is_mirrored() {
             return None;
         }
-        let trace_id = own_trace(request);
-        let comer = Comer { trace_id, is_trusted, is_new_trace: false };
         let make = |_: &Key| Record { color: Some(color.as_bytes().to_vec()), ..Record::default() };
         let minted = memory.record(comer, request, &mut worker.secret, ports, make, |_| {});
         minted.map(|(name, id)| HeaderEdit::Set(name, id))

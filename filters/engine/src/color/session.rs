@@ -1,14 +1,14 @@
 //! The section `session`: an id for what one user does, made at the edge.
 
-use std::cell::Cell;
-
 use weir_protos::FieldError;
 use weir_protos::v1::Session as Given;
 
 use crate::core::answer::checked_name;
+use crate::core::bytes::Reader;
 use crate::core::effects::HeaderEdit;
+use crate::core::headers::HeaderMap;
 use crate::core::key::value_source;
-use crate::core::ports::{Attributes, Nanos};
+use crate::core::ports::{Attributes, BLIND, Nanos, Rng, SetError, SharedStore};
 use crate::core::request::Request;
 use crate::core::source::Source;
 
@@ -19,8 +19,52 @@ const MAX_PRINCIPAL: usize = 64;
 pub struct Session {
     header: String,
     principal: Source,
-    /// Of the last id: two within one tick of the clock differ all the same.
-    last: Cell<Nanos>,
+}
+
+/// The stamps that one worker gives: no two workers of a process give the same, and no worker gives one
+/// twice. Clocks tick in microseconds; the digits below tell workers apart.
+#[derive(Debug, Default)]
+pub struct Stamps {
+    /// Among the workers of the process.
+    place: Option<u64>,
+    /// The last microsecond.
+    last: u64,
+}
+
+/// The number of workers so far, from a random start: other proxies should begin elsewhere.
+const PLACES: &[u8] = b"weir/1/stamps";
+
+/// Past this many tries the place is drawn by lot.
+const TRIES: u32 = 8;
+
+impl Stamps {
+    /// Takes a place, where that is still to be done.
+    pub fn prepare(&mut self, ports: &mut (impl SharedStore + Rng)) {
+        if self.place.is_some() {
+            return;
+        }
+        let random = ports.random();
+        let mut place = random;
+        for _ in 0..TRIES {
+            let found = ports.get(PLACES);
+            let (bytes, cas) = found.unwrap_or((Vec::new(), BLIND));
+            let next = Reader(&bytes).u64().unwrap_or(random).wrapping_add(1);
+            match ports.set(PLACES, &next.to_le_bytes(), cas) {
+                Ok(()) => {
+                    place = next;
+                    break;
+                }
+                Err(SetError::Mismatch) => {}
+                Err(SetError::Failed) => break,
+            }
+        }
+        self.place = Some(place % 1000);
+    }
+
+    fn next(&mut self, wall: Nanos) -> Nanos {
+        self.last = (wall / 1000).max(self.last.saturating_add(1));
+        self.last.saturating_mul(1000).saturating_add(self.place.unwrap_or_default())
+    }
 }
 
 impl Session {
@@ -34,40 +78,48 @@ impl Session {
             FieldError::at(&path, "is missing; say whose session it is, e.g. a verified claim")
         })?;
         let principal = value_source(principal, color_header, &path)?;
-        Ok(Session { header, principal, last: Cell::new(0) })
+        Ok(Session { header, principal })
     }
 
-    /// The edit that gives the request an id, where it has none that counts.
-    pub fn apply<'r>(
+    pub fn header(&self) -> &str {
+        &self.header
+    }
+
+    /// A new id, where the request has none that counts.
+    pub fn begin<'r>(
         &'r self,
         request: &mut Request<'r>,
         is_trusted: bool,
+        stamps: &mut Stamps,
         wall: Nanos,
         attributes: &mut impl Attributes,
-    ) -> Vec<HeaderEdit> {
+    ) -> Option<String> {
         let headers = request.headers;
         let came = headers.get_one(self.header.as_bytes());
         if is_trusted && came.is_some_and(is_well_formed) {
-            return Vec::new();
+            return None;
         }
         let principal = self.principal.read(request, attributes);
-        let id = self.mint(principal.as_deref(), wall);
-        let several = headers.all(self.header.as_bytes()).nth(1).is_some();
-        let removal = several.then(|| HeaderEdit::Remove(self.header.clone()));
-        removal.into_iter().chain([HeaderEdit::Set(self.header.clone(), id)]).collect()
+        Some(mint(principal.as_deref(), stamps.next(wall)))
     }
 
-    fn mint(&self, principal: Option<&[u8]>, wall: Nanos) -> String {
-        let stamp = wall.max(self.last.get().saturating_add(1));
-        self.last.set(stamp);
-        let principal = principal.filter(|principal| !principal.is_empty()).unwrap_or(b"anonymous");
-        let plain = |byte: &u8| {
-            let is_plain = byte.is_ascii_alphanumeric() || b"._@:-".contains(byte);
-            char::from(if is_plain { *byte } else { b'_' })
-        };
-        let principal: String = principal.iter().take(MAX_PRINCIPAL).map(plain).collect();
-        format!("sess-{principal}-{stamp}")
+    /// The edits that hand a new id on.
+    pub fn write(&self, id: &str, headers: &HeaderMap, edits: &mut Vec<HeaderEdit>) {
+        if headers.all(self.header.as_bytes()).nth(1).is_some() {
+            edits.push(HeaderEdit::Remove(self.header.clone()));
+        }
+        edits.push(HeaderEdit::Set(self.header.clone(), id.to_string()));
     }
+}
+
+fn mint(principal: Option<&[u8]>, stamp: Nanos) -> String {
+    let principal = principal.filter(|principal| !principal.is_empty()).unwrap_or(b"anonymous");
+    let plain = |byte: &u8| {
+        let is_plain = byte.is_ascii_alphanumeric() || b"._@:-".contains(byte);
+        char::from(if is_plain { *byte } else { b'_' })
+    };
+    let principal: String = principal.iter().take(MAX_PRINCIPAL).map(plain).collect();
+    format!("sess-{principal}-{stamp}")
 }
 
 /// `sess-<principal>-<nanoseconds>`.
@@ -86,26 +138,18 @@ pub fn is_well_formed(id: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sim::Process;
     use std::collections::BTreeSet;
-    use weir_protos::v1::{KeyPart, key_part};
-
-    fn session() -> Session {
-        let principal = Some(key_part::Source::Header("x-user".into()));
-        let principal = Some(KeyPart { source: principal, ..KeyPart::default() });
-        let source = Given { principal, ..Given::default() };
-        Session::compile(&source, b"x-weir-color", "p").unwrap()
-    }
 
     #[test]
     fn ids() {
-        let session = session();
-        assert_eq!(session.mint(Some(b"ann"), 17), "sess-ann-17");
-        assert_eq!(session.mint(None, 18), "sess-anonymous-18");
-        assert_eq!(session.mint(Some(b"a b\r\n\xff@x.y"), 19), "sess-a_b___@x.y-19");
-        assert_eq!(session.mint(Some(&[b'x'; 500]), 20).len(), 5 + 64 + 3);
-        let ids: BTreeSet<String> = (0..10_000).map(|_| session.mint(None, 21)).collect();
-        assert_eq!(ids.len(), 10_000);
-        assert!(ids.iter().all(|id| is_well_formed(id.as_bytes())));
+        assert_eq!(mint(Some(b"ann"), 17), "sess-ann-17");
+        assert_eq!(mint(None, 18), "sess-anonymous-18");
+        assert_eq!(mint(Some(b"a b\r\n\xff@x.y"), 19), "sess-a_b___@x.y-19");
+        assert_eq!(mint(Some(&[b'x'; 500]), 20).len(), 5 + 64 + 3);
+        for good in ["sess-a-1", "sess-a_b-c@x.y-20", "sess-x-18446744073709551615"] {
+            assert!(is_well_formed(good.as_bytes()), "{good}");
+        }
         for bad in [
             "",
             "sess-",
@@ -119,5 +163,24 @@ mod tests {
         ] {
             assert!(!is_well_formed(bad.as_bytes()), "{bad}");
         }
+    }
+
+    #[test]
+    fn no_two_stamps_are_alike() {
+        const NOW: Nanos = 1_700_000_000_000_000_000;
+        let process = Process::start();
+        let mut stamps = BTreeSet::new();
+        for worker in 0..50 {
+            let mut ports = process.ports(worker);
+            let mut own = Stamps::default();
+            own.prepare(&mut ports);
+            own.prepare(&mut ports);
+            // All at one moment, and then at one a little earlier.
+            let moments = [NOW, NOW, NOW + 400, NOW + 1000, NOW - 5000, NOW + 999_999];
+            stamps.extend(moments.map(|moment| own.next(moment)));
+        }
+        assert_eq!(stamps.len(), 300);
+        let (first, last) = (stamps.first().unwrap(), stamps.last().unwrap());
+        assert!(*first >= NOW && *last < NOW + 1_000_000, "{first} {last}");
     }
 }

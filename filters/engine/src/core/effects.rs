@@ -1,6 +1,7 @@
 //! What a decision does to a stream. The host layer carries it out; nothing in the engine does.
 
 use super::reply::LocalReply;
+use super::restore::Note;
 
 /// For the request side, or for the response side.
 #[derive(Debug, Default, PartialEq)]
@@ -13,6 +14,8 @@ pub struct Effects {
     pub state: Option<String>,
     /// The request is not to be charged again when an internal redirect brings it back.
     pub is_charged: bool,
+    /// What later filters of this hop should know of the request.
+    pub note: Option<Note>,
 }
 
 impl From<Vec<HeaderEdit>> for Effects {

@@ -1,5 +1,7 @@
 //! A header map as the host hands it over, read in place.
 
+use super::effects::HeaderEdit;
+
 /// All lines of a request or response, in order, names lower-cased by Envoy. Values are bytes:
 /// nothing in here assumes UTF-8.
 #[derive(Clone, Debug, Default)]
@@ -62,9 +64,52 @@ impl HeaderMap {
         HeaderMap::from_wire(wire)
     }
 
-    /// The bytes that it was read from.
+    /// The bytes that it was read from, and those of edits.
     pub fn into_wire(self) -> Vec<u8> {
         self.raw
+    }
+
+    /// Carries edits out as the host does, for who comes next.
+    pub fn edit(&mut self, edits: &[HeaderEdit]) {
+        for edit in edits {
+            match edit {
+                HeaderEdit::Set(name, value) => {
+                    let value = self.append(value.as_bytes());
+                    let lines = std::mem::take(&mut self.lines);
+                    let mut is_set = false;
+                    for mut line in lines {
+                        if self.slice(line.name) == name.as_bytes() {
+                            if std::mem::replace(&mut is_set, true) {
+                                continue;
+                            }
+                            line.value = value;
+                        }
+                        self.lines.push(line);
+                    }
+                    if !is_set {
+                        let name = self.append(name.as_bytes());
+                        self.lines.push(Line { name, value });
+                    }
+                }
+                HeaderEdit::Remove(name) => {
+                    let mut lines = std::mem::take(&mut self.lines);
+                    lines.retain(|line| self.slice(line.name) != name.as_bytes());
+                    self.lines = lines;
+                }
+                HeaderEdit::Add(name, value) => {
+                    let (name, value) =
+                        (self.append(name.as_bytes()), self.append(value.as_bytes()));
+                    self.lines.push(Line { name, value });
+                }
+            }
+        }
+    }
+
+    #[allow(clippy::cast_possible_truncation)] // A module's memory ends at 32 bits.
+    fn append(&mut self, bytes: &[u8]) -> (u32, u32) {
+        let at = self.raw.len() as u32;
+        self.raw.extend_from_slice(bytes);
+        (at, bytes.len() as u32)
     }
 
     fn slice(&self, (at, len): (u32, u32)) -> &[u8] {
@@ -159,6 +204,38 @@ mod tests {
             let map = HeaderMap::from_wire(wire);
             prop_assert_eq!(map.iter().count(), map.len());
             prop_assert!(map.len() <= count as usize);
+        }
+
+        /// As a list of lines would have it.
+        #[test]
+        fn edits_are_carried_out(
+            pairs in proptest::collection::vec(("[a-c]", "[x-z]{0,2}"), 0..9),
+            edits in proptest::collection::vec((0..3, "[a-c]", "[x-z]{0,2}"), 0..9),
+        ) {
+            let mut map = HeaderMap::from_pairs(&pairs);
+            let mut lines = pairs;
+            for (kind, name, value) in edits {
+                match kind {
+                    0 => {
+                        map.edit(&[HeaderEdit::Add(name.clone(), value.clone())]);
+                        lines.push((name, value));
+                    }
+                    1 => {
+                        map.edit(&[HeaderEdit::Remove(name.clone())]);
+                        lines.retain(|(other, _)| *other != name);
+                    }
+                    _ => {
+                        map.edit(&[HeaderEdit::Set(name.clone(), value.clone())]);
+                        let first = lines.iter().position(|(other, _)| *other == name);
+                        let at = first.unwrap_or(lines.len());
+                        lines.retain(|(other, _)| *other != name);
+                        lines.insert(at, (name, value));
+                    }
+                }
+            }
+            let out: Vec<_> = map.iter().map(|(n, v)| (n.to_vec(), v.to_vec())).collect();
+            let lines: Vec<_> = lines.into_iter().map(|(n, v)| (n.into_bytes(), v.into_bytes())).collect();
+            prop_assert_eq!(out, lines);
         }
 
         #[test]

@@ -10,7 +10,7 @@ use crate::core::headers::HeaderMap;
 use crate::core::key::{MAX_PARTS, value_source};
 use crate::core::ports::Attributes;
 use crate::core::request::Request;
-use crate::core::restore::baggage_key;
+use crate::core::restore::{Note, baggage_key};
 use crate::core::source;
 
 /// What every party has to pass on (W3C Baggage section 3.3.2), and so the most that makes sense.
@@ -72,12 +72,14 @@ impl BaggageRules {
     }
 
     /// Brings the request's baggage within the rules. `restored` stands in for baggage that the
-    /// application did not forward. Gives what goes on, where that matters for a record.
+    /// application did not forward, `note` is what earlier filters left. Gives what goes on, where that
+    /// matters for a record.
     pub fn apply<'r>(
         &'r self,
         request: &mut Request<'r>,
         is_trusted: bool,
         restored: Option<&str>,
+        note: &mut Option<Note>,
         attributes: &mut impl Attributes,
         edits: &mut Vec<HeaderEdit>,
     ) -> Option<String> {
@@ -89,10 +91,17 @@ impl BaggageRules {
         }
         let lines = headers.all(b"baggage").chain(restored.map(str::as_bytes));
         let mut baggage = Baggage::parse(lines);
-        if !self.allow.is_empty() {
-            baggage.retain(|key| self.allow.iter().any(|allowed| allowed.as_bytes() == key));
-        } else if !is_trusted && restored.is_none() {
-            baggage.retain(|_| false);
+        let is_strange = !is_trusted && restored.is_none();
+        if is_strange || !self.allow.is_empty() {
+            // The color's member is not the stranger's where a filter of this hop wrote it.
+            let own = if is_strange && is_there {
+                note.get_or_insert_with(|| Note::left(attributes)).member.as_deref()
+            } else {
+                None
+            };
+            let allowed = self.allow.iter().map(String::as_str).chain(own);
+            let allowed: Vec<&str> = allowed.collect();
+            baggage.retain(|key| allowed.iter().any(|allowed| allowed.as_bytes() == key));
         }
         for (key, source) in &self.set {
             if let Some(value) = source.read(request, attributes) {

@@ -14,7 +14,7 @@ use crate::core::headers::{HeaderMap, is_safe_value};
 use crate::core::policy::Common;
 use crate::core::ports::{Clock, Nanos, Ports, SharedStore};
 use crate::core::request::Request;
-use crate::core::restore::{Comer, Key, Memory, Outcome, Recall, Record, Trace};
+use crate::core::restore::{Comer, Key, Memory, Note, Outcome, Recall, Record, Trace};
 
 /// A longer value is no color of anybody's.
 const MAX_COLOR: usize = 64;
@@ -89,6 +89,7 @@ impl Restoring {
     pub(super) fn record(
         &self,
         passed: &Passed<'_, '_>,
+        note: &mut Option<Note>,
         request: &mut Request<'_>,
         worker: &mut Worker,
         counts: &Counts,
@@ -98,6 +99,8 @@ impl Restoring {
             trace_id: Some(passed.context.trace_id.get()),
             is_trusted: passed.is_trusted,
             is_new_trace: passed.is_new(),
+            new_session: None,
+            note,
         };
         let headers = request.headers;
         let make = |key: &Key| self.of(key, passed, headers);
@@ -123,8 +126,8 @@ impl Restoring {
             baggage.retain(|member| key.baggage.iter().any(|name| name.as_bytes() == member));
             let baggage = Some(baggage.write().into_bytes());
             // An empty text says that the newest request came without; of one request the color filter
-            // may know what stands in no header.
-            let color = Some(color.unwrap_or_default());
+            // may know what stands in no header, and of a stranger's it alone knows.
+            let color = passed.is_trusted.then(|| color.unwrap_or_default());
             return Record { color, baggage, ..Record::default() };
         }
         let context = passed.context;

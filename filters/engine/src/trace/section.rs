@@ -59,7 +59,9 @@ impl Tracer {
     /// `plugin` is the name under which Envoy runs the filter.
     pub fn compile(policy: &Policy, plugin: &str) -> Result<Tracer, FieldError> {
         let common = Common::compile(policy, plugin)?;
-        let section = policy.trace_context()?;
+        let section = policy.trace()?;
+        let is_absent = section.is_none();
+        let section = section.unwrap_or_default();
         let path = "policy.trace_context";
         let at = |field: &str| format!("{path}.{field}");
         if section.trusted.len() > MAX_TRUSTED {
@@ -83,7 +85,12 @@ impl Tracer {
             return Err(FieldError::at(at("spans"), remedy));
         }
         Ok(Tracer {
-            mode: effective_mode(&[common.mode, section.mode()]),
+            // A section that says nothing asks for all defaults; none at all asks for nothing.
+            mode: if is_absent {
+                mode::Value::Off
+            } else {
+                effective_mode(&[common.mode, section.mode()])
+            },
             trusted: trusted.collect::<Result<_, _>>()?,
             propagation,
             baggage: BaggageRules::compile(&baggage, &common.color_header, &at("baggage"))?,
@@ -269,8 +276,15 @@ impl<'t> Desk<'t> {
         }
 
         // What travels with it.
-        let members =
-            baggage.apply(request, is_ours, recalled.baggage(), ports, &mut effects.headers);
+        let mut note = None;
+        let members = baggage.apply(
+            request,
+            is_ours,
+            recalled.baggage(),
+            &mut note,
+            ports,
+            &mut effects.headers,
+        );
         recalled.carry(headers, &mut effects.headers);
         let left = match deadline {
             Some(deadline) => {
@@ -297,8 +311,9 @@ impl<'t> Desk<'t> {
                 deadline: until,
                 is_trusted,
             };
-            let minted = restoring.record(&goes_on, request, worker, counts, ports);
+            let minted = restoring.record(&goes_on, &mut note, request, worker, counts, ports);
             effects.headers.extend(minted);
+            effects.note = note.filter(|note| note.matters(common.is_edge));
         }
 
         let is_grpc = request.is_grpc();

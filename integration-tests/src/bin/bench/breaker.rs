@@ -56,7 +56,7 @@ pub fn subjects(upstream: &Scripted) -> Vec<Subject<'_>> {
     ]
 }
 
-fn admission_control() -> Filter {
+pub fn admission_control() -> Filter {
     Filter::inline(
         "envoy.filters.http.admission_control",
         json!({

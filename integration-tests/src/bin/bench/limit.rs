@@ -101,7 +101,7 @@ function envoy_on_request(handle)
 end";
 
 /// Envoy's own limiter, with buckets that never run dry.
-fn native(more: &Value) -> Filter {
+pub fn native(more: &Value) -> Filter {
     let always = json!({"default_value": {"numerator": 100, "denominator": "HUNDRED"}});
     let mut config = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
@@ -117,7 +117,7 @@ fn native(more: &Value) -> Filter {
 }
 
 /// A bucket for each of two users.
-fn by_header() -> Value {
+pub fn by_header() -> Value {
     let descriptor = |user: &str, tokens: u64, interval: &str| {
         json!({
             "entries": [{"key": "user", "value": user}],

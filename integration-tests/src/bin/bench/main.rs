@@ -15,6 +15,7 @@ mod restoring;
 mod runs;
 mod sampling;
 mod subject;
+mod suite;
 mod trace;
 
 use std::panic;
@@ -80,6 +81,7 @@ fn run(options: &Options) -> Result<(), String> {
     costs("limit", limit::subjects(options), all, &mut report);
     let upstream = Scripted::start(Script::Ok);
     costs("breaker", breaker::subjects(&upstream), fewer, &mut report);
+    costs("suite", suite::subjects(&upstream), fewer, &mut report);
     let around = trace::Surroundings::start();
     costs("trace", trace::subjects(&around), fewer, &mut report);
     drop((upstream, around));

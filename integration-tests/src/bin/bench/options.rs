@@ -14,6 +14,7 @@ rounds; the rounds are interleaved, so that whatever else the machine does hits 
 has one core, h2load and the upstreams another. Each variant has to prove that it did its work.
   limit       local_ratelimit (plain, and with a descriptor per header), Lua, weir
   breaker     outlier detection, admission_control, weir
+  suite       all four in one pass and one after the other, each alone, Envoy's own that come nearest
   trace       the OpenTelemetry tracer, Lua, weir: continues, mints, translates, carries baggage and a
               deadline, records, restores, exports spans
 
@@ -27,7 +28,7 @@ Labs: what clients get.
 
   calls       what a request asks of the host, counted: exact
 
-Prints tables, and writes target/weir/bench.json. All of it takes about four minutes.
+Prints tables, and writes target/weir/bench.json. All of it takes about six minutes.
 
 Options:
   --rounds <n>     rounds that count, after one that warms up (default 5)

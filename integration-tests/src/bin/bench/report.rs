@@ -17,6 +17,7 @@ pub fn what(section: &str) -> &'static str {
     match section {
         "limit" => "Envoy answers by itself, and no limit is reached",
         "breaker" => "an upstream that is well, and breakers that are closed",
+        "suite" => "an upstream that is well, and a request that all four filters decide on",
         "trace" => "an upstream that is well, and six header lines of which some mean something",
         _ => "",
     }

@@ -280,7 +280,7 @@ fn begins(answer: &Response) -> bool {
 }
 
 /// Envoy's own tracer.
-fn tracing(listener: Listener, percent: u32) -> Listener {
+pub fn tracing(listener: Listener, percent: u32) -> Listener {
     // Its decision goes by the request id.
     listener.hcm("generate_request_id", json!(true)).hcm(
         "tracing",

@@ -6,6 +6,7 @@ use weir_protos::FieldError;
 use weir_protos::v1::restore_key::{Scope as Given, Source};
 use weir_protos::v1::{Restore, RestoreKey};
 
+use super::note::Note;
 use super::record::Record;
 use super::store::{Found, Outcome, Records, Scope, fingerprint, is_usable};
 use crate::core::answer::checked_name;
@@ -47,13 +48,17 @@ pub enum Recall {
 }
 
 /// Whose request it is.
-#[derive(Clone, Copy, Debug)]
-pub struct Comer {
+#[derive(Debug)]
+pub struct Comer<'a> {
     pub trace_id: Option<u128>,
     /// An id that an untrusted client chose could be somebody else's.
     pub is_trusted: bool,
     /// The trace began here, whoever asked.
     pub is_new_trace: bool,
+    /// The header and id of a session that began here.
+    pub new_session: Option<(&'a str, &'a str)>,
+    /// What the hop's filters know of the ids. What earlier ones left is read where it may matter.
+    pub note: &'a mut Option<Note>,
 }
 
 impl Memory {
@@ -141,7 +146,7 @@ impl Memory {
     /// where one was made.
     pub fn record(
         &self,
-        comer: Comer,
+        comer: Comer<'_>,
         request: &mut Request<'_>,
         secret: &mut SecretCopy,
         ports: &mut impl Ports,
@@ -155,9 +160,17 @@ impl Memory {
         let headers = request.headers;
         let now = ports.now();
         let mut minted = None;
+        if !comer.is_trusted || comer.is_new_trace || comer.new_session.is_some() {
+            comer.note.get_or_insert_with(|| Note::left(ports));
+        }
+        let note = comer.note.get_or_insert_default();
         for (place, key) in self.keys.iter().enumerate() {
-            let came = key.id(headers, comer.trace_id);
-            let is_ours = comer.is_trusted || (key.header.is_none() && comer.is_new_trace);
+            let own = key.of_new(comer.new_session, comer.trace_id.filter(|_| comer.is_new_trace));
+            let came = own.clone().or_else(|| key.id(headers, comer.trace_id));
+            let is_known = |id: &Cow<'_, [u8]>| {
+                comer.is_trusted || note.ids.contains(&fingerprint(&secret, key.source(), id))
+            };
+            let is_ours = own.is_some() || came.as_ref().is_some_and(is_known);
             let id = match (came.filter(|_| is_ours), &key.header) {
                 (Some(id), _) => id,
                 (None, Some(name)) if place == 0 && self.mints => {
@@ -167,15 +180,26 @@ impl Memory {
                     Cow::Owned(id.into_bytes())
                 }
                 _ => {
-                    if !is_ours {
+                    if !comer.is_trusted {
                         tell(None);
                     }
+                    note.open.retain(|(source, _)| source != key.source());
+                    note.open.push((key.source().to_vec(), make(key)));
                     continue;
                 }
             };
             let scope = if key.is_session { Scope::Session } else { Scope::Request };
             let fingerprint = fingerprint(&secret, key.source(), &id);
-            tell(Some(self.records.record(fingerprint, &make(key), scope, now, ports)));
+            let mut record = make(key);
+            if let Some(place) = note.open.iter().position(|(source, _)| source == key.source()) {
+                let (_, mut earlier) = note.open.swap_remove(place);
+                earlier.merge(record);
+                record = earlier;
+            }
+            if !note.ids.contains(&fingerprint) {
+                note.ids.push(fingerprint);
+            }
+            tell(Some(self.records.record(fingerprint, &record, scope, now, ports)));
         }
         minted
     }
@@ -212,16 +236,31 @@ impl Key {
     /// The id that the request carries, where it is one: on two lines it is none.
     fn id<'r>(&self, headers: &'r HeaderMap, trace_id: Option<u128>) -> Option<Cow<'r, [u8]>> {
         let Some(name) = &self.header else {
-            return trace_id.map(|id| Cow::Owned(format!("{id:032x}").into_bytes()));
+            return trace_id.map(of_trace);
         };
         let id = headers.get_one(name)?;
         is_usable(id).then(|| stable(id))
+    }
+
+    /// The id of a trace or session that began here.
+    fn of_new<'r>(
+        &self,
+        session: Option<(&str, &'r str)>,
+        trace_id: Option<u128>,
+    ) -> Option<Cow<'r, [u8]>> {
+        let Some(name) = &self.header else { return trace_id.map(of_trace) };
+        let (header, id) = session?;
+        (header.as_bytes() == &**name).then(|| stable(id.as_bytes()))
     }
 
     /// What tells ids of one source from those of another: a header's name, or what is none.
     fn source(&self) -> &[u8] {
         self.header.as_deref().unwrap_or(b":trace-id")
     }
+}
+
+fn of_trace(id: u128) -> Cow<'static, [u8]> {
+    Cow::Owned(format!("{id:032x}").into_bytes())
 }
 
 /// Whether an application is in this trace: some formats carry the lower half of an id alone.

@@ -5,12 +5,14 @@
 //! fixed number of values, each a set of a few records, written under compare-and-set.
 
 mod memory;
+mod note;
 mod record;
 mod set;
 mod size;
 mod store;
 
 pub use memory::{Comer, Key, Memory, Recall, baggage_key};
+pub use note::{NOTE, Note};
 pub use record::{MAX_RECORD, Record, Trace};
 pub use set::{Set, State, WAYS, Way};
 pub use store::{Found, Lost, Outcome, Records, Scope, fingerprint, is_usable};

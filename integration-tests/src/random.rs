@@ -8,7 +8,7 @@ impl Random {
         Self(seed)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -17,7 +17,7 @@ impl Random {
     }
 
     pub fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
+        (self.number() % bound as u64) as usize
     }
 
     /// Bytes that the codec lets through in a value, rich in those that parsers look for.
@@ -25,7 +25,7 @@ impl Random {
         const SPECIAL: &[u8] = b"=;,&?/%\"' :@[]{}-.\t\\+#*()0123456789abcdef";
         (0..self.below(longest))
             .map(|_| match self.below(4) {
-                0 => 0x80 | self.next() as u8,
+                0 => 0x80 | self.number() as u8,
                 1 => 0x21 + self.below(0x5e) as u8,
                 _ => SPECIAL[self.below(SPECIAL.len())],
             })

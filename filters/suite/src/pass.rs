@@ -1,0 +1,88 @@
+//! One pass over the filters: each sees what those before it wrote.
+
+use std::borrow::Cow;
+
+use weir_engine::core::effects::{Effects, HeaderEdit};
+use weir_engine::core::headers::HeaderMap;
+use weir_engine::core::restore::NOTE;
+use weir_host::{Filter, HostPorts};
+
+pub struct Pass<'a> {
+    headers: Cow<'a, HeaderMap>,
+    ports: &'a mut HostPorts,
+    /// Of all filters so far.
+    effects: Effects,
+}
+
+impl<'a> Pass<'a> {
+    pub fn start(headers: &'a HeaderMap, ports: &'a mut HostPorts) -> Pass<'a> {
+        ports.remember();
+        Pass { headers: Cow::Borrowed(headers), ports, effects: Effects::default() }
+    }
+
+    /// Asks a filter, unless one before it has answered.
+    pub fn request<F: Filter>(
+        &mut self,
+        filter: &mut F,
+        worker: &mut F::Worker,
+    ) -> Option<F::Stream> {
+        if self.effects.reply.is_some() {
+            return None;
+        }
+        let (effects, stream) = filter.on_request(worker, &self.headers, self.ports);
+        self.take(F::NAME, effects);
+        stream
+    }
+
+    /// The same on the way back.
+    pub fn response<F: Filter>(&mut self, stream: &mut Option<F::Stream>, worker: &mut F::Worker) {
+        let Some(found) = stream.as_mut().filter(|_| self.effects.reply.is_none()) else { return };
+        let effects = F::on_response(found, worker, &self.headers, self.ports);
+        if !F::KEEPS_STREAMS {
+            *stream = None;
+        }
+        self.take(F::NAME, effects);
+    }
+
+    pub fn end(self) -> Effects {
+        self.ports.forget();
+        self.effects
+    }
+
+    fn take(&mut self, name: &str, effects: Effects) {
+        if let Some(state) = &effects.state {
+            self.ports.set_state(name, state);
+        }
+        if let Some(note) = &effects.note {
+            // The filters that it is for are in here.
+            self.ports.pretend(NOTE.as_bytes(), note.write());
+        }
+        if !effects.headers.is_empty() {
+            self.headers.to_mut().edit(&effects.headers);
+        }
+        for edit in effects.headers {
+            self.push(edit);
+        }
+        self.effects.reply = effects.reply;
+        self.effects.is_charged |= effects.is_charged;
+    }
+
+    /// What a later filter writes makes an earlier edit of the same lines superfluous. An earlier
+    /// removal stays: it takes lines that a `Set` would leave.
+    fn push(&mut self, edit: HeaderEdit) {
+        let edits = &mut self.effects.headers;
+        match &edit {
+            HeaderEdit::Set(name, _) => edits.retain(|earlier| match earlier {
+                HeaderEdit::Set(other, _) | HeaderEdit::Add(other, _) => other != name,
+                HeaderEdit::Remove(_) => true,
+            }),
+            HeaderEdit::Remove(name) => edits.retain(|earlier| match earlier {
+                HeaderEdit::Set(other, _)
+                | HeaderEdit::Add(other, _)
+                | HeaderEdit::Remove(other) => other != name,
+            }),
+            HeaderEdit::Add(..) => {}
+        }
+        edits.push(edit);
+    }
+}
