@@ -5,8 +5,8 @@ use weir_integration_tests::Request;
 use weir_integration_tests::wait::DEADLINE;
 use weir_integration_tests::{Script, wait_until};
 
-fn ten_of_thirty(workers: u32) {
-    let rig = Rig::start(workers, &one_rule("max_concurrent: 10"));
+fn ten_of_thirty(workers: u32, module: &str) {
+    let rig = Rig::with_module(workers, &one_rule("max_concurrent: 10"), module);
     rig.upstream.play(Script::Hang);
 
     let mut held: Vec<_> = (0..30).map(|_| rig.send("h1", "/held")).collect();
@@ -23,6 +23,7 @@ fn ten_of_thirty(workers: u32) {
     assert!(refused.header("retry-after").is_some());
 
     held.clear();
+    rig.await_flying(0);
     rig.await_gauge(0);
     let again = rig.hang(10);
     assert_eq!(rig.probe(), 429);
@@ -33,12 +34,17 @@ fn ten_of_thirty(workers: u32) {
 
 #[test]
 fn ten_of_thirty_with_1_worker() {
-    ten_of_thirty(1);
+    ten_of_thirty(1, "weir_rate_limit.wasm");
 }
 
 #[test]
 fn ten_of_thirty_with_4_workers() {
-    ten_of_thirty(4);
+    ten_of_thirty(4, "weir_rate_limit.wasm");
+}
+
+#[test]
+fn ten_of_thirty_in_the_suite() {
+    ten_of_thirty(4, "weir_suite.wasm");
 }
 
 #[test]

@@ -77,6 +77,7 @@ fn a_new_module_in_mid_flight() {
     assert_eq!(rig.probe(), 429);
     drop(held);
     rig.await_probe(200);
+    rig.await_flying(0);
     rig.await_gauge(0);
     let again = rig.hang(3);
     assert_eq!(rig.probe(), 429);

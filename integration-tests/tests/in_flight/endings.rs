@@ -3,7 +3,10 @@
 use crate::common::{Rig, one_rule};
 use std::time::Duration;
 use weir_integration_tests::http::grpc;
-use weir_integration_tests::{Request, Script};
+use weir_integration_tests::wait::DEADLINE;
+use weir_integration_tests::{
+    Cluster, Envoy, Filter, Listener, Request, Route, Script, Upstream, wait_until,
+};
 
 /// Slots; each ending is played more often than that, so that a lost slot would show.
 const MOST: usize = 3;
@@ -68,6 +71,7 @@ fn of_the_clients_making() {
         assert_eq!(rig.probe(), 429);
         drop(held);
         rig.await_probe(200);
+        rig.await_flying(0);
     }
     // Mid-body.
     for _ in 0..TIMES {
@@ -76,6 +80,7 @@ fn of_the_clients_making() {
         rig.await_probe(429);
         drop(streams);
         rig.await_probe(200);
+        rig.await_flying(0);
     }
     // A stream is reset, and its connection goes on.
     rig.upstream.play(Script::Hang);
@@ -118,6 +123,37 @@ fn of_envoys_making() {
     }
     rig.await_gauge(0);
     rig.envoy.assert_healthy();
+}
+
+/// Envoy follows a redirect itself: the first stream ends without a response, and the chain runs again.
+#[test]
+fn of_a_redirect() {
+    let upstream = Upstream::start("echo");
+    let listener = Listener::inbound("in")
+        .filter(Filter::weir())
+        .route(Route::direct("/direct", 200))
+        .route(Route::prefix("/", "echo").follow_redirects());
+    let envoy = Envoy::builder()
+        .cluster(Cluster::h1("echo", upstream.address))
+        .listener(listener)
+        .policy(&one_rule("max_concurrent: 1, max_tokens: 1000, fill_interval: 3600s"))
+        .start();
+    let probe = || envoy.client("in").get("/direct").status;
+    for n in 1..=TIMES {
+        let mut redirected = envoy.h1("in");
+        let request = Request::get("/redirect/held").header("x-test-delay-ms", "400");
+        redirected.write(&request.to_h1()).unwrap();
+        wait_until("it arrives again", DEADLINE, || upstream.count("/held") == n);
+        assert_eq!(probe(), 429, "it is in flight the second time");
+        assert_eq!(redirected.read(false).unwrap().status, 200);
+        wait_until("its slot is back", DEADLINE, || probe() == 200);
+    }
+    // Each was charged once.
+    wait_until("all is counted", DEADLINE, || {
+        envoy.metric("shop", "r", "admitted") >= 2 * TIMES as u64
+    });
+    assert_eq!(envoy.metric_with(&["outcome=.=redirected"]), TIMES as u64);
+    envoy.assert_healthy();
 }
 
 const UPGRADE: &[u8] = b"GET / HTTP/1.1\r\nhost: shop.test\r\nconnection: upgrade\r\n\
@@ -190,6 +226,7 @@ fn of_a_trap_beside_others() {
     let again = rig.hang(2);
     assert_eq!(rig.probe(), 429);
     drop((held, again));
+    rig.await_flying(0);
     rig.await_gauge(0);
     let all = rig.hang(8);
     assert_eq!(rig.probe(), 429);

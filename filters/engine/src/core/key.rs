@@ -110,7 +110,7 @@ impl Key {
         secret: &Secret,
         scope: Fingerprint,
     ) -> KeyOutcome {
-        self.of_shown(request, attributes, secret, scope, |_, _| {})
+        self.of_shown(request, attributes, secret, scope, &mut |_, _| {})
     }
 
     /// The same, showing each part's value by its place; a missing one is empty.
@@ -120,7 +120,7 @@ impl Key {
         attributes: &mut impl Attributes,
         secret: &Secret,
         scope: Fingerprint,
-        mut show: impl FnMut(usize, &[u8]),
+        show: &mut dyn FnMut(usize, &[u8]),
     ) -> KeyOutcome {
         if self.parts.is_empty() {
             // No client has a say in it.

@@ -125,7 +125,7 @@ impl Buckets<'_> {
     /// Found there again after another edit, the bucket would be out of date.
     fn forget_before(&self, fingerprint: Fingerprint, store: &mut impl SharedStore) {
         if let Some(key) = self.place_before(fingerprint) {
-            update(&key, store, |set| set.known(fingerprint, self.moment).map(|_| ()));
+            update(&key, store, &|set| set.known(fingerprint, self.moment).map(|_| ()));
         }
     }
 
@@ -283,7 +283,7 @@ impl Buckets<'_> {
             return;
         }
         let key = set_key(self.rule, self.place(fingerprint));
-        update(&key, store, |set| {
+        update(&key, store, &|set| {
             let (mut slot, now) = set.known(fingerprint, self.moment)?;
             slot.bucket.give_back(slot.rate(set), ask.tokens, now);
             set.put(slot);
@@ -309,7 +309,7 @@ impl Bill {
     /// policy has now; a bucket that was forgotten meanwhile is charged nothing. False where other
     /// workers were first each time.
     pub fn settle(&self, cost: u64, moment: Moment, store: &mut impl SharedStore) -> bool {
-        update(&set_key(&self.rule, self.set), store, |set| {
+        update(&set_key(&self.rule, self.set), store, &|set| {
             let (mut slot, now) = set.known(self.fingerprint, moment)?;
             let rate = slot.rate(set);
             if cost > self.paid {
@@ -328,7 +328,7 @@ impl Bill {
 /// Returns what a lease has not spent. A token is a token under whatever rate the policy has now.
 pub fn return_lease(lease: &Lease, now: Nanos, store: &mut impl SharedStore) {
     let key = set_key(&lease.rule, lease.set);
-    update(&key, store, |set| {
+    update(&key, store, &|set| {
         // An edit has made it a quota of the calendar: what was leased is used.
         if set.filling != Filling::Steady {
             return None;
@@ -343,8 +343,8 @@ pub fn return_lease(lease: &Lease, now: Nanos, store: &mut impl SharedStore) {
 /// Changes a set that is there. False where that may be tried again.
 fn update(
     key: &[u8],
-    store: &mut impl SharedStore,
-    change: impl Fn(&mut Set) -> Option<()>,
+    store: &mut dyn SharedStore,
+    change: &dyn Fn(&mut Set) -> Option<()>,
 ) -> bool {
     let mut bytes = Vec::new();
     for _ in 0..TRIES {
@@ -374,7 +374,7 @@ fn load(
     key: &[u8],
     filling: Filling,
     rate: Rate,
-    store: &mut impl SharedStore,
+    store: &mut dyn SharedStore,
 ) -> Option<(Set, u32)> {
     let new = || Set::new(filling, rate);
     for _ in 0..2 {

@@ -256,7 +256,7 @@ impl<'r> Bench<'r> {
             return (rule.key.of(request, ports, secret, scope), None);
         };
         let mut terms = None;
-        let key = rule.key.of_shown(request, ports, secret, scope, |part, value| {
+        let key = rule.key.of_shown(request, ports, secret, scope, &mut |part, value| {
             if part == overrides.part() {
                 terms = overrides.find(value);
             }

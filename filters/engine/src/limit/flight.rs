@@ -135,8 +135,14 @@ impl Flights {
         let started = if place.is_local {
             if own < most { Start::Started } else { Start::Full }
         } else {
-            let room = |others: u32| others.saturating_add(own) < most;
-            rule.write(vm, fingerprint, next, room, now, ports, contention)
+            // Of `most`, this VM has its own already.
+            let others = most.checked_sub(next);
+            match others {
+                Some(others) => {
+                    rule.write(vm, fingerprint, next, Some(others), now, ports, contention)
+                }
+                None => Start::Full,
+            }
         };
         if started != Start::Started {
             return (started, None);
@@ -157,7 +163,7 @@ impl Flights {
         }
         rule.total = rule.total.saturating_sub(1);
         if !place.is_local {
-            let written = rule.write(vm, *fingerprint, left, |_| true, now, store, &mut 0);
+            let written = rule.write(vm, *fingerprint, left, None, now, store, &mut 0);
             if written != Start::Started {
                 rule.unwritten.push(*fingerprint);
             }
@@ -176,7 +182,7 @@ impl Flights {
             }
             for fingerprint in std::mem::take(&mut rule.unwritten) {
                 let count = rule.counts.get(&fingerprint).copied().unwrap_or(0);
-                let written = rule.write(vm, fingerprint, count, |_| true, now, store, &mut 0);
+                let written = rule.write(vm, fingerprint, count, None, now, store, &mut 0);
                 if written != Start::Started {
                     rule.unwritten.push(fingerprint);
                 }
@@ -205,16 +211,16 @@ impl OfRule {
         }
     }
 
-    /// Writes this VM's number of a key, if what the others have in flight leaves `room`.
+    /// Writes this VM's number of a key, if the others have no more in flight than `others`.
     #[allow(clippy::too_many_arguments)] // Two of them go on to the list of VMs.
     fn write(
         &mut self,
         vm: u64,
         fingerprint: Fingerprint,
         count: u32,
-        room: impl Fn(u32) -> bool,
+        others: Option<u32>,
         now: Nanos,
-        store: &mut impl SharedStore,
+        store: &mut dyn SharedStore,
         contention: &mut u64,
     ) -> Start {
         let key = self.place.set(fingerprint);
@@ -232,8 +238,9 @@ impl OfRule {
             };
             let mut numbers = read(&bytes);
             numbers.retain(|number| number.vm == vm || self.lives(number, now, store));
-            let others = numbers.iter().filter(|it| it.fingerprint == fingerprint && it.vm != vm);
-            if !room(others.fold(0, |sum, number| sum.saturating_add(number.count))) {
+            let theirs = numbers.iter().filter(|it| it.fingerprint == fingerprint && it.vm != vm);
+            let theirs = theirs.fold(0_u32, |sum, number| sum.saturating_add(number.count));
+            if others.is_some_and(|others| theirs > others) {
                 return Start::Full;
             }
             numbers.retain(|number| number.fingerprint != fingerprint || number.vm != vm);
@@ -253,7 +260,7 @@ impl OfRule {
     }
 
     /// Whether the VM behind a number lives: it wrote the number lately, or told so.
-    fn lives(&mut self, number: &Number, now: Nanos, store: &mut impl SharedStore) -> bool {
+    fn lives(&mut self, number: &Number, now: Nanos, store: &mut dyn SharedStore) -> bool {
         if is_fresh(number.seen, now) {
             return true;
         }
@@ -266,7 +273,7 @@ impl OfRule {
     }
 
     /// Renews this VM's entry in the list of those that have requests in flight.
-    fn tell(&mut self, vm: u64, now: Nanos, store: &mut impl SharedStore) {
+    fn tell(&mut self, vm: u64, now: Nanos, store: &mut dyn SharedStore) {
         let key = self.place.alive();
         for _ in 0..TRIES {
             let (bytes, cas) = store.get(&key).unwrap_or((Vec::new(), BLIND));
