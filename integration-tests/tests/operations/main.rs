@@ -1,0 +1,3 @@
+//! What operators are handed: the page on operations.
+
+mod page;
