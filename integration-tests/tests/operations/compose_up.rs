@@ -5,10 +5,10 @@
 //! its start. Where one answers, nothing is passed over: `cargo xtask setup` gets compose, and without it the
 //! test fails and names the command.
 //!
-//! No image is pulled: the stock Envoy of the other tests, a shell for the health check, and the libraries that
-//! the two need, become the image.
+//! No image is pulled: the programs of the other tests, a shell for the health check, and the libraries that they
+//! need, become one. Grafana is the one service without a stand-in: what it is given is checked in `prometheus.rs`.
 
-use crate::{scenario, shipped};
+use crate::{scenario, server, shipped};
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -26,13 +26,16 @@ fn docker_compose_up() {
     let directory = TempDir::new();
     let policies = directory.join("ecds");
     shipped::copy_policies(&policies);
-    let image = Image::build(&directory);
-    let compose = Compose::up(&image.0, &policies);
+    let images = [
+        Image::build(&directory, &paths::envoy(), "/usr/local/bin/envoy"),
+        Image::build(&directory, &paths::built("prometheus"), "/bin/prometheus"),
+    ];
+    let compose = Compose::up(&images, &policies);
 
     let services = ["envoy", "orders-base", "orders-gray"];
     let containers = services.map(|service| compose.container(service));
     for container in &containers {
-        wait_until("the health check passes", DEADLINE, || {
+        wait_until("the health check passes", DEADLINE * 3, || {
             inspect(container, "{{.State.Health.Status}}") == "healthy"
         });
     }
@@ -40,28 +43,40 @@ fn docker_compose_up() {
     let look = compose.published("envoy", 9902);
     scenario::play(front, look, &policies);
     for container in &containers {
-        the_process_is_confined(container);
+        the_process_is_confined(container, "envoy", "101");
+        for folder in ["/", "/weir/target/weir/", "/weir/envoy-configs/envoy/"] {
+            it_cannot_write(container, folder);
+        }
         its_admin_interface_is_out_of_reach(container, [front.port(), look.port()]);
     }
+
+    let prometheus = compose.container("prometheus");
+    the_process_is_confined(&prometheus, "prometheus", "65534");
+    ["/", "/etc/prometheus/"].iter().for_each(|folder| it_cannot_write(&prometheus, folder));
+    server::await_target(compose.published("prometheus", 9090));
 }
 
-fn the_process_is_confined(container: &str) {
+fn the_process_is_confined(container: &str, program: &str, user: &str) {
     let pid = inspect(container, "{{.State.Pid}}");
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs here");
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name));
         line.expect(name).split_whitespace().map(str::to_owned).collect::<Vec<_>>()
     };
-    assert_eq!(field("Name:"), ["envoy"]);
+    assert_eq!(field("Name:"), [program]);
     // Real, effective, saved, of the file system.
-    assert_eq!(field("Uid:"), ["101"; 4]);
+    assert_eq!(field("Uid:"), [user; 4]);
     assert_eq!(field("CapEff:"), ["0000000000000000"]);
     assert_eq!(field("NoNewPrivs:"), ["1"]);
-    for folder in ["/", "/weir/target/weir/", "/weir/envoy-configs/envoy/"] {
-        let write = format!(": > {folder}written");
-        let wrote = Command::new("docker").args(["exec", container, "bash", "-c", &write]).output();
-        assert!(!wrote.expect("docker runs").status.success(), "{container} can write to {folder}");
-    }
+}
+
+fn it_cannot_write(container: &str, folder: &str) {
+    let in_shell = |command: &str| {
+        let ran = Command::new("docker").args(["exec", container, "bash", "-c", command]).output();
+        ran.expect("docker runs").status.success()
+    };
+    assert!(in_shell("true"), "the shell of {container} starts");
+    assert!(!in_shell(&format!(": > {folder}written")), "{container} can write to {folder}");
 }
 
 fn its_admin_interface_is_out_of_reach(container: &str, published: [u16; 2]) {
@@ -90,26 +105,38 @@ fn has_engine() -> bool {
 struct Image(String);
 
 impl Image {
-    fn build(directory: &TempDir) -> Image {
-        let root = directory.join("image");
+    /// FROM scratch, with one program and a shell.
+    fn build(directory: &TempDir, program: &Path, to: &str) -> Image {
+        let name = Path::new(to).file_name().and_then(|name| name.to_str()).expect("ASCII");
+        let root = directory.join(name);
         let put = |from: &Path, to: &str| {
             let to = root.join(to.trim_start_matches('/'));
             std::fs::create_dir_all(to.parent().expect("a folder")).expect("writable");
             std::fs::copy(from, &to).unwrap_or_else(|e| panic!("{}: {e}", from.display()));
         };
         let shell = PathBuf::from("/bin/bash");
-        put(&paths::envoy(), "/usr/local/bin/envoy");
+        put(program, to);
         put(&shell, "/bin/bash");
-        for library in libraries(&paths::envoy()).union(&libraries(&shell)) {
+        for library in libraries(program).union(&libraries(&shell)) {
             put(Path::new(library), library);
         }
-        let archive = directory.join("image.tar");
-        run(Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(&root).arg("."));
-        // FROM scratch, with the files.
-        let name = format!("weir-test-envoy:{}", std::process::id());
-        let path = "ENV PATH=/usr/local/bin:/bin";
-        run(Command::new("docker").args(["import", "--change", path]).arg(&archive).arg(&name));
-        Image(name)
+        // Where Prometheus' own image has a folder of nobody's, over which the volume is mounted.
+        std::fs::create_dir_all(root.join("prometheus")).expect("writable");
+        let archive = directory.join(&format!("{name}.tar"));
+        let nobody = ["--owner=65534", "--group=65534", "--numeric-owner"];
+        run(Command::new("tar")
+            .args(nobody)
+            .arg("-cf")
+            .arg(&archive)
+            .arg("-C")
+            .arg(&root)
+            .arg("."));
+        let tag = format!("weir-test-{name}:{}", std::process::id());
+        let mut import = Command::new("docker");
+        import.args(["import", "--change", "ENV PATH=/usr/local/bin:/bin"]);
+        import.args(["--change", &format!("ENTRYPOINT [\"{to}\"]")]).arg(&archive).arg(&tag);
+        run(&mut import);
+        Image(tag)
     }
 }
 
@@ -129,22 +156,25 @@ fn libraries(program: &Path) -> BTreeSet<String> {
 /// A project of compose; taken down with the value.
 struct Compose {
     project: String,
-    variables: [(&'static str, String); 4],
+    variables: [(&'static str, String); 6],
 }
 
 impl Compose {
-    fn up(image: &str, policies: &Path) -> Compose {
+    fn up([envoy, prometheus]: &[Image; 2], policies: &Path) -> Compose {
         let free = || "0".to_owned();
         let compose = Compose {
             project: format!("weir-test-{}", std::process::id()),
             variables: [
-                ("WEIR_ENVOY_IMAGE", image.to_owned()),
+                ("WEIR_ENVOY_IMAGE", envoy.0.clone()),
+                ("WEIR_PROMETHEUS_IMAGE", prometheus.0.clone()),
+                ("WEIR_PROMETHEUS_PORT", free()),
                 ("WEIR_POLICIES", policies.to_str().expect("ASCII").to_owned()),
                 ("WEIR_PORT", free()),
                 ("WEIR_LOOK_PORT", free()),
             ],
         };
         run(compose.command().args(["up", "--detach"]));
+        run(compose.command().args(["up", "--detach", "prometheus"]));
         compose
     }
 

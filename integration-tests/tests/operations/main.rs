@@ -7,4 +7,5 @@ mod prometheus;
 mod promql;
 mod scenario;
 mod seen;
+mod server;
 mod shipped;

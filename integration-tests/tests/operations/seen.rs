@@ -3,9 +3,10 @@
 
 use crate::prometheus;
 use crate::promql::{Selector, grouped_by, selectors};
+use crate::server::Prometheus;
 use crate::shipped::{self, Suite};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use weir_integration_tests::clock::from_now;
 use weir_integration_tests::wait::{DEADLINE, wait_for};
 use weir_integration_tests::{Collector, Collects, Envoy, Load, Request, Script, Scripted};
@@ -105,6 +106,7 @@ fn every_query_finds_something() {
     shipped::put_policy(&policies, "traffic-color.yaml", &traffic_color());
     let envoy = suite.start();
     await_policies(&envoy);
+    let prometheus = Prometheus::start(envoy.address("look"));
 
     limits(&envoy);
     breakers(&envoy, &base);
@@ -112,22 +114,54 @@ fn every_query_finds_something() {
     colors(&envoy, &gray);
     refused_edits(&policies);
 
-    let shown = wait_for("what the queries ask for", DEADLINE, || {
-        let shown = series(&envoy.admin("/stats/prometheus").text());
-        let missing = missing(&wanted, &shown);
-        std::thread::sleep(Duration::from_millis(50));
-        if !missing.is_empty() {
-            eprintln!("not yet: {missing:?}");
-        }
-        missing.is_empty().then_some(shown)
-    });
+    let shown = shown_with_all(&envoy, &wanted);
     let labels: BTreeSet<_> = shown.iter().flat_map(|(_, labels)| labels.keys().cloned()).collect();
     for label in groupings {
         // These two come from Prometheus and from its histograms.
         let is_known = labels.contains(&label) || ["instance", "le"].contains(&label.as_str());
         assert!(is_known, "a sum by {label}, which nothing has");
     }
+    queries_find_something(&envoy, &prometheus);
     envoy.assert_healthy();
+}
+
+/// What Envoy shows, once all is there that the queries ask for.
+fn shown_with_all(envoy: &Envoy, wanted: &BTreeSet<Selector>) -> Vec<Series> {
+    let begun = Instant::now();
+    loop {
+        let shown = series(&envoy.admin("/stats/prometheus").text());
+        let missing = missing(wanted, &shown);
+        if missing.is_empty() {
+            return shown;
+        }
+        assert!(begun.elapsed() < DEADLINE, "never seen: {missing:#?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The dashboard's own queries, asked of a Prometheus, while there is traffic. And no rule fails on what it gets.
+fn queries_find_something(envoy: &Envoy, prometheus: &Prometheus) {
+    let mut silent = prometheus::dashboard_for_prometheus();
+    // An edit of each module was refused, and one guard tripped.
+    for (alert, times) in
+        [("WeirPolicyRefused", 4), ("WeirDiscoveryRefused", 4), ("WeirGuardTripped", 1)]
+    {
+        let firing = format!("ALERTS{{alertname=\"{alert}\",alertstate=\"firing\"}}");
+        silent.push(format!("count({firing}) == {times}"));
+    }
+    let begun = Instant::now();
+    while !silent.is_empty() {
+        send(envoy, 3, |_| Request::get("/spans"));
+        send(envoy, 3, |_| Request::get("/few"));
+        silent.retain(|query| prometheus.query(query).is_empty());
+        assert!(begun.elapsed() < DEADLINE, "these find nothing: {silent:#?}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let rules = prometheus.rules();
+    assert!(rules.len() > 20, "{rules:?}");
+    for rule in rules {
+        assert_eq!(rule["health"], "ok", "{rule}");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod apt;
 mod debian;
 mod docker;
 mod envoy;
-mod promtool;
+mod prometheus;
 mod wasm_std;
 
 use anyhow::{Result, bail};
@@ -77,8 +77,8 @@ pub fn run(needs: Needs) -> Result<Ready> {
     if !missing.is_empty() {
         apt::install(&missing)?;
     }
-    if needs.checkers && !promtool::find()? {
-        promtool::fetch()?;
+    if needs.checkers && !prometheus::find()? {
+        prometheus::fetch()?;
     }
 
     if wasm.is_none() {
@@ -105,7 +105,7 @@ pub fn run(needs: Needs) -> Result<Ready> {
         }
     }
     if needs.checkers {
-        say("promtool", &promtool::version()?);
+        say("Prometheus", &prometheus::version()?);
         match docker::compose().filter(|_| has_engine) {
             Some(command) => say("compose", command),
             None if has_engine => bail!("docker-compose is installed, but does not start"),
