@@ -66,7 +66,7 @@ fn ports_are_on_the_loopback_interface_alone() {
     }
     // Traffic, what may be looked at, Prometheus, Grafana.
     assert_eq!(published, 4);
-    for file in ["envoy/suite.yaml", "envoy/upstream.yaml"] {
+    for file in ["envoy/chain.yaml", "envoy/upstream.yaml"] {
         let admin = &shipped::yaml(file)["admin"]["address"]["socket_address"]["address"];
         assert_eq!(admin, "127.0.0.1", "{file}");
     }
@@ -109,10 +109,10 @@ fn mounts_lead_to_files_that_we_ship() {
             }
         }
     }
-    let suite = shipped::text("envoy/suite.yaml");
+    let chain = shipped::text("envoy/chain.yaml");
     for entry in std::fs::read_dir(shipped::path("envoy/ecds")).expect("the policies are there") {
         let file = entry.expect("readable").file_name();
         let in_container = Path::new("envoy-configs/envoy/ecds").join(file);
-        assert!(suite.contains(in_container.to_str().expect("ASCII")), "{in_container:?}");
+        assert!(chain.contains(in_container.to_str().expect("ASCII")), "{in_container:?}");
     }
 }

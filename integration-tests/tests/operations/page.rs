@@ -115,7 +115,7 @@ fn metrics_are_in_the_table() {
     assert_eq!(forms.iter().filter(|form| form.contains("{name}")).count(), 4, "{forms:?}");
     let own = all(r"weir_\{\}_([a-z_]+)", &host);
     assert_eq!(own, ["policy_version", "reloads_total"].map(str::to_owned).into());
-    for module in ["rate_limit", "circuit_breaker", "trace_context", "traffic_color"] {
+    for module in ["rate_limit", "circuit_breaker", "trace_context", "traffic_color", "suite"] {
         metrics.extend(own.iter().map(|name| format!("weir_{module}_{name}")));
     }
     let page = page();

@@ -138,7 +138,7 @@ fn the_parts_find_each_other() {
     assert!(list(&compose["services"]["grafana"]["volumes"]).contains(&json!(mounted)));
     let scraped = &shipped::yaml("prometheus/prometheus.yaml")["scrape_configs"][0];
     assert_eq!(scraped["static_configs"][0]["targets"], json!(["envoy:9902"]));
-    let look = &shipped::yaml("envoy/suite.yaml")["static_resources"]["listeners"][1];
+    let look = &shipped::yaml("envoy/chain.yaml")["static_resources"]["listeners"][1];
     assert_eq!(look["address"]["socket_address"]["port_value"], 9902);
     let read = list(&compose["services"]["prometheus"]["command"])[0].as_str().expect("text");
     assert_eq!(read, "--config.file=/etc/prometheus/prometheus.yaml");

@@ -1,7 +1,7 @@
 //! What a reader of the compose file tries, tried: in containers by `compose_up.rs`, and here on the same
 //! files without any, so that a machine without Docker tries them too.
 
-use crate::shipped::{self, Suite};
+use crate::shipped::{self, SetUp};
 use std::net::SocketAddr;
 use std::path::Path;
 use weir_integration_tests::wait::DEADLINE;
@@ -10,11 +10,11 @@ use weir_integration_tests::{Client, Request, wait_until};
 #[test]
 fn the_set_up_works_without_containers() {
     let (base, gray) = (shipped::upstream("base"), shipped::upstream("gray"));
-    let suite = Suite::new()
+    let set_up = SetUp::new()
         .cluster("orders-base", base.address("orders"))
         .cluster("orders-gray", gray.address("orders"));
-    let policies = suite.policies();
-    let envoy = suite.start();
+    let policies = set_up.policies();
+    let envoy = set_up.start();
 
     play(envoy.address("ingress"), envoy.address("look"), &policies);
     envoy.assert_healthy();
@@ -50,7 +50,8 @@ fn colors_lead_to_their_version(front: SocketAddr) {
         assert_eq!(answer.header("x-trace-id").map(|id| id.len()), Some(32));
         let echo = answer.json();
         assert_eq!(echo["color"], echo["version"], "routed by the color");
-        assert_eq!(echo["deadline_ms"], "3000");
+        let left = echo["deadline_ms"].as_str().and_then(|left| left.parse::<u32>().ok());
+        assert!(left.is_some_and(|left| (1..=3000).contains(&left)), "{echo}");
         echo["version"].as_str().expect("it says who it is").to_owned()
     };
     assert_eq!(ask(&[("x-staff", "yes")]), "gray");

@@ -61,14 +61,14 @@ pub fn put_policy(policies: &Path, file: &str, policy: &str) {
     });
 }
 
-/// `suite.yaml` on this machine.
-pub struct Suite {
+/// `chain.yaml` on this machine.
+pub struct SetUp {
     builder: Builder,
     bootstrap: Value,
 }
 
-impl Suite {
-    pub fn new() -> Suite {
+impl SetUp {
+    pub fn new() -> SetUp {
         let builder = Envoy::builder();
         let policies = builder.directory().join("ecds");
         copy_policies(&policies);
@@ -78,27 +78,27 @@ impl Suite {
                 with_whole_paths(&text, &policies)
             });
         }
-        let text = with_whole_paths(&text("envoy/suite.yaml"), &policies);
+        let text = with_whole_paths(&text("envoy/chain.yaml"), &policies);
         let mut bootstrap = on_free_ports(parse(&text));
         // Envoy asks its own admin interface, whose port therefore has to be known.
         let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
         let admin = port.expect("a free port");
         bootstrap["admin"]["address"]["socket_address"]["port_value"] = json!(admin.port());
-        Suite { builder, bootstrap }.cluster("admin", admin)
+        SetUp { builder, bootstrap }.cluster("admin", admin)
     }
 
     /// Where a cluster of the file leads.
-    pub fn cluster(mut self, name: &str, address: SocketAddr) -> Suite {
+    pub fn cluster(mut self, name: &str, address: SocketAddr) -> SetUp {
         let clusters = self.bootstrap["static_resources"]["clusters"].as_array_mut();
         let named = clusters.expect("a list").iter_mut().find(|cluster| cluster["name"] == name);
-        let cluster = named.unwrap_or_else(|| panic!("suite.yaml has no cluster {name}"));
+        let cluster = named.unwrap_or_else(|| panic!("chain.yaml has no cluster {name}"));
         let endpoint = &mut cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0];
         endpoint["endpoint"]["address"] = socket(address);
         self
     }
 
     /// A cluster that the file does not have, for gRPC.
-    pub fn more(mut self, name: &str, address: SocketAddr) -> Suite {
+    pub fn more(mut self, name: &str, address: SocketAddr) -> SetUp {
         let cluster = json!({
             "name": name,
             "load_assignment": {
@@ -114,6 +114,23 @@ impl Suite {
         });
         let clusters = self.bootstrap["static_resources"]["clusters"].as_array_mut();
         clusters.expect("a list").push(cluster);
+        self
+    }
+
+    /// The suite as one more filter, set up as the limiter is, which the file does without.
+    pub fn and_suite(mut self) -> SetUp {
+        let as_suite =
+            |text: String| text.replace("rate_limit", "suite").replace("rate-limit", "suite");
+        let policies = self.policies();
+        std::fs::copy(policies.join("rate-limit.yaml"), policies.join("suite.yaml"))
+            .expect("writable");
+        edit(&policies, "suite.yaml", as_suite);
+        let manager = &mut self.bootstrap["static_resources"]["listeners"][0]["filter_chains"][0];
+        let filters = manager["filters"][0]["typed_config"]["http_filters"].as_array_mut();
+        let filters = filters.expect("a list");
+        let limiter = filters.iter().find(|filter| filter["name"] == "weir.rate_limit");
+        let suite = as_suite(limiter.expect("the limiter").to_string());
+        filters.insert(0, serde_json::from_str(&suite).expect("JSON still"));
         self
     }
 
