@@ -30,7 +30,7 @@ pub fn run(filter: Option<&str>, lint: bool) -> Result<()> {
         need_component("clippy", "clippy")?;
     }
     println!("== set-up and build");
-    let ready = setup::run(Needs::envoy())?;
+    let ready = setup::run(Needs::tests())?;
     build::run(&ready.wasm, true)?;
 
     if filter.is_none() && lint {

@@ -20,6 +20,8 @@ pub struct Builder {
     first_policy: String,
     may_be_bad: bool,
     on_trap: &'static str,
+    bootstrap: Option<Value>,
+    variables: Vec<(String, String)>,
 }
 
 impl Default for Builder {
@@ -33,6 +35,8 @@ impl Default for Builder {
             first_policy: policy::to_json(policy::PASS_THROUGH),
             may_be_bad: false,
             on_trap: ecds::FAIL_CLOSED,
+            bootstrap: None,
+            variables: Vec::new(),
         }
     }
 }
@@ -78,6 +82,19 @@ impl Builder {
         self
     }
 
+    /// This bootstrap in place of one around [`Builder::listener`] and [`Builder::cluster`]: for the
+    /// files that we ship. Paths in it are whole, and its first policies are the caller's to await.
+    pub fn bootstrap(mut self, bootstrap: Value) -> Self {
+        self.bootstrap = Some(bootstrap);
+        self
+    }
+
+    /// A variable of Envoy's environment.
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// The directory that Envoy will run in, for certificates and the like.
     pub fn directory(&self) -> &std::path::Path {
         self.directory.path()
@@ -99,11 +116,12 @@ impl Builder {
         let listeners: Vec<_> = self.listeners.iter().map(|l| l.to_json(base, &module)).collect();
         let clusters: Vec<_> = self.clusters.iter().map(|c| c.to_json(base)).collect();
         let bootstrap = base.join("bootstrap.json");
-        let text = bootstrap_json(&listeners, &clusters);
+        let text = self.bootstrap.unwrap_or_else(|| bootstrap_json(&listeners, &clusters));
         std::fs::write(&bootstrap, format!("{text:#}")).expect("writable");
 
         let admin_path = base.join("admin.address");
-        let mut process = Process::start(base, self.workers, &bootstrap, &admin_path);
+        let variables = &self.variables;
+        let mut process = Process::start(base, self.workers, &bootstrap, &admin_path, variables);
         let admin = wait_for("Envoy opens its admin port", DEADLINE, || {
             if let Some(status) = process.ended() {
                 panic!("Envoy did not start ({status}):\n{}", process.tail());
@@ -111,14 +129,18 @@ impl Builder {
             let text = std::fs::read_to_string(&admin_path).ok()?;
             text.trim().parse().ok()
         });
-        let wanted: Vec<_> = self.listeners.iter().filter(|l| !l.is_internal()).collect();
+        let own = self.listeners.iter().filter(|l| !l.is_internal()).map(|l| l.name());
+        let given = text["static_resources"]["listeners"].as_array();
+        let given = given.into_iter().flatten().filter_map(|l| l["name"].as_str());
+        let wanted: Vec<_> =
+            if self.listeners.is_empty() { given.collect() } else { own.collect() };
         let ports = wait_for("Envoy opens its listeners", DEADLINE, || {
             if let Some(status) = process.ended() {
                 panic!("Envoy ended ({status}):\n{}", process.tail());
             }
             let ready = Client::new(admin).send(&Request::get("/ready")).status == 200;
             let ports = listener_ports(admin);
-            (ready && wanted.iter().all(|l| ports.contains_key(l.name()))).then_some(ports)
+            (ready && wanted.iter().all(|name| ports.contains_key(*name))).then_some(ports)
         });
         let envoy = Envoy {
             process,

@@ -14,7 +14,13 @@ pub struct Process {
 }
 
 impl Process {
-    pub fn start(directory: &Path, workers: u32, bootstrap: &Path, admin_path: &Path) -> Self {
+    pub fn start(
+        directory: &Path,
+        workers: u32,
+        bootstrap: &Path,
+        admin_path: &Path,
+        variables: &[(String, String)],
+    ) -> Self {
         let log = directory.join("envoy.log");
         let file = File::create(&log).expect("the test's directory is writable");
         let child = Command::new(paths::envoy())
@@ -30,6 +36,7 @@ impl Process {
             .args(["--file-flush-interval-msec", "20"])
             // File-based ECDS refuses to work without a node.
             .args(["--service-node", "weir-test", "--service-cluster", "weir-test"])
+            .envs(variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(file)

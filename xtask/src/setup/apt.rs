@@ -1,5 +1,6 @@
 //! Debian packages: installed by root, named to everyone else.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -53,6 +54,29 @@ pub fn install(packages: &[Package]) -> Result<()> {
         return must_succeed(&mut apt_get_install(&names));
     }
     first
+}
+
+/// Downloads a package into `folder` without installing it, which takes no root, but lists that have it.
+pub fn download(package: &str, folder: &Path) -> Result<PathBuf> {
+    if on_path("apt-get").is_none() {
+        bail!("there is no apt-get here to get Debian's package {package} with");
+    }
+    let attempt = || {
+        let mut command = Command::new("apt-get");
+        // As root, apt would download as a user who may not write to the folder.
+        command.args(["-qq", "-o", "APT::Sandbox::User=root", "download", package]);
+        output(command.current_dir(folder))
+    };
+    if attempt().is_err() {
+        if !is_root()? {
+            bail!("Debian's package lists are missing or old. Run: sudo apt-get update");
+        }
+        update()?;
+        attempt()?;
+    }
+    let files = std::fs::read_dir(folder)?.filter_map(|entry| Some(entry.ok()?.path()));
+    let mut packages = files.filter(|file| file.extension().is_some_and(|end| end == "deb"));
+    packages.next().context("apt-get succeeded, but left no package")
 }
 
 fn apt_get_install(names: &[String]) -> Command {

@@ -5,7 +5,9 @@
 
 mod apt;
 mod debian;
+mod docker;
 mod envoy;
+mod prometheus;
 mod wasm_std;
 
 use anyhow::{Result, bail};
@@ -18,23 +20,30 @@ use crate::process::on_path;
 pub struct Needs {
     envoy: bool,
     load_tools: bool,
+    /// What checks the files of `envoy-configs/`.
+    checkers: bool,
     /// `setup` itself looks at every route afresh; other commands trust what it found.
     afresh: bool,
 }
 
 impl Needs {
     pub fn all() -> Self {
-        Self { envoy: true, load_tools: true, afresh: true }
+        Self { envoy: true, load_tools: true, checkers: true, afresh: true }
     }
 
     /// The modules alone: `build`.
     pub fn wasm() -> Self {
-        Self { envoy: false, load_tools: false, afresh: false }
+        Self { envoy: false, load_tools: false, checkers: false, afresh: false }
     }
 
-    /// Modules and Envoy: `test`, `demo`.
+    /// Modules and Envoy: `demo`.
     pub fn envoy() -> Self {
         Self { envoy: true, ..Self::wasm() }
+    }
+
+    /// And what the tests call beside it: `test`.
+    pub fn tests() -> Self {
+        Self { checkers: true, ..Self::envoy() }
     }
 
     /// And a load generator: `bench`.
@@ -61,8 +70,15 @@ pub fn run(needs: Needs) -> Result<Ready> {
     if needs.load_tools && on_path("h2load").is_none() {
         missing.push(apt::Package::Named("nghttp2-client"));
     }
+    let has_engine = needs.checkers && docker::has_engine();
+    if has_engine {
+        missing.extend(docker::packages());
+    }
     if !missing.is_empty() {
         apt::install(&missing)?;
+    }
+    if needs.checkers && !prometheus::find()? {
+        prometheus::fetch()?;
     }
 
     if wasm.is_none() {
@@ -86,6 +102,16 @@ pub fn run(needs: Needs) -> Result<Ready> {
         match on_path("h2load") {
             Some(file) => say("h2load", &file.display().to_string()),
             None => bail!("nghttp2-client is installed, but h2load is not on PATH: add /usr/bin"),
+        }
+    }
+    if needs.checkers {
+        say("Prometheus", &prometheus::version()?);
+        match docker::compose().filter(|_| has_engine) {
+            Some(command) => say("compose", command),
+            None if has_engine => bail!("docker-compose is installed, but does not start"),
+            None => {
+                say("compose", "no Docker engine answers: its file is tried without containers")
+            }
         }
     }
     Ok(Ready { wasm })

@@ -87,7 +87,7 @@ impl Limiter {
         let mut request = Request::new(headers);
         let mut terms = None;
         let scope = rule.scope_of_keys;
-        let key = rule.key.of_shown(&mut request, ports, &secret, scope, |part, value| {
+        let key = rule.key.of_shown(&mut request, ports, &secret, scope, &mut |part, value| {
             let overrides = rule.overrides.as_ref().filter(|them| them.part() == part);
             terms = overrides.and_then(|overrides| overrides.find(value)).or(terms);
         });
