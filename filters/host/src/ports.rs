@@ -51,11 +51,11 @@ impl HostPorts {
         self.memory = None;
     }
 
-    /// While it remembers: this attribute has this value.
-    pub fn pretend(&mut self, path: &[u8], value: Vec<u8>) {
+    /// While it remembers: this attribute has this value, or none.
+    pub fn pretend(&mut self, path: &[u8], value: Option<Vec<u8>>) {
         if let Some(memory) = &mut self.memory {
             memory.attributes.retain(|(known, _)| known != path);
-            memory.attributes.push((path.to_vec(), Some(value)));
+            memory.attributes.push((path.to_vec(), value));
         }
     }
 
@@ -63,7 +63,7 @@ impl HostPorts {
     pub fn set_state(&mut self, filter: &str, state: &str) {
         let path = format!("weir.{filter}");
         abi::set_property(&path, state.as_bytes());
-        self.pretend(path.as_bytes(), state.as_bytes().to_vec());
+        self.pretend(path.as_bytes(), Some(state.as_bytes().to_vec()));
     }
 }
 

@@ -84,7 +84,7 @@ impl Filter for Suite {
         headers: &HeaderMap,
         ports: &mut HostPorts,
     ) -> (Effects, Option<Streams>) {
-        let mut pass = Pass::start(headers, ports);
+        let mut pass = Pass::of_request(headers, ports);
         let streams = Streams {
             color: pass.request(&mut self.color, &mut worker.color),
             trace: pass.request(&mut self.trace, &mut worker.trace),
@@ -110,7 +110,7 @@ impl Filter for Suite {
         upstream: &HeaderMap,
         ports: &mut HostPorts,
     ) -> Effects {
-        let mut pass = Pass::start(upstream, ports);
+        let mut pass = Pass::of_response(upstream, ports);
         pass.response::<CircuitBreaker>(&mut streams.breaker, &mut worker.breaker);
         pass.response::<RateLimit>(&mut streams.limit, &mut worker.limit);
         pass.response::<TraceContext>(&mut streams.trace, &mut worker.trace);

@@ -9,15 +9,21 @@ use weir_host::{Filter, HostPorts};
 
 pub struct Pass<'a> {
     headers: Cow<'a, HeaderMap>,
+    is_request: bool,
     ports: &'a mut HostPorts,
     /// Of all filters so far.
     effects: Effects,
 }
 
 impl<'a> Pass<'a> {
-    pub fn start(headers: &'a HeaderMap, ports: &'a mut HostPorts) -> Pass<'a> {
+    pub fn of_request(headers: &'a HeaderMap, ports: &'a mut HostPorts) -> Pass<'a> {
+        Pass { is_request: true, ..Pass::of_response(headers, ports) }
+    }
+
+    pub fn of_response(headers: &'a HeaderMap, ports: &'a mut HostPorts) -> Pass<'a> {
         ports.remember();
-        Pass { headers: Cow::Borrowed(headers), ports, effects: Effects::default() }
+        let effects = Effects::default();
+        Pass { headers: Cow::Borrowed(headers), is_request: false, ports, effects }
     }
 
     /// Asks a filter, unless one before it has answered.
@@ -55,16 +61,32 @@ impl<'a> Pass<'a> {
         }
         if let Some(note) = &effects.note {
             // The filters that it is for are in here.
-            self.ports.pretend(NOTE.as_bytes(), note.write());
+            self.ports.pretend(NOTE.as_bytes(), Some(note.write()));
         }
         if !effects.headers.is_empty() {
             self.headers.to_mut().edit(&effects.headers);
+            if self.is_request {
+                self.show(&effects.headers);
+            }
         }
         for edit in effects.headers {
             self.push(edit);
         }
         self.effects.reply = effects.reply;
         self.effects.is_charged |= effects.is_charged;
+    }
+
+    /// Envoy's own attributes of the request show what was written too.
+    fn show(&mut self, edits: &[HeaderEdit]) {
+        for edit in edits {
+            let (HeaderEdit::Set(name, _) | HeaderEdit::Add(name, _) | HeaderEdit::Remove(name)) =
+                edit;
+            let value = self.headers.get(name.as_bytes()).map(<[u8]>::to_vec);
+            if name == "x-request-id" {
+                self.ports.pretend(b"request\0id", value.clone());
+            }
+            self.ports.pretend(format!("request\0headers\0{name}").as_bytes(), value);
+        }
     }
 
     /// What a later filter writes makes an earlier edit of the same lines superfluous. An earlier

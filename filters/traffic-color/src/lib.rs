@@ -32,7 +32,7 @@ impl Filter for TrafficColor {
         self.0.common()
     }
 
-    /// Nothing is charged: a request that is redirected keeps the color that it has.
+    /// Nothing is charged: a request that is redirected keeps the color that it has, inside the mesh.
     fn mark(&self) -> Option<&str> {
         None
     }

@@ -169,9 +169,6 @@ impl Painter {
             return;
         }
         let now = ports.now();
-        if self.session.is_some() {
-            worker.stamps.prepare(ports);
-        }
         if let Some(memory) = &self.memory {
             worker.secret.prepare(ports);
             memory.prepare(now, ports);
@@ -270,14 +267,15 @@ impl Painter {
         if self.mode != mode::Value::Shadow && lane != Lane::Closed {
             let new_session = new_session.as_ref().map(|(header, id)| (*header, id.as_str()));
             let trace_id = own_trace(request);
-            let note = &mut None;
-            let comer = Comer { trace_id, is_trusted, is_new_trace: false, new_session, note };
+            let (note, is_edge) = (&mut None, self.common.is_edge);
+            let comer =
+                Comer { trace_id, is_trusted, is_new_trace: false, is_edge, new_session, note };
             let minted = self.record(name, comer, request, worker, ports);
             effects.headers.extend(minted);
-            if let Some(member) = self.carry.member().filter(|_| self.common.is_edge) {
+            if let Some(member) = self.carry.member().filter(|_| is_edge) {
                 note.get_or_insert_with(|| Note::left(ports)).member = Some(member.to_string());
             }
-            effects.note = note.take().filter(|note| note.matters(self.common.is_edge));
+            effects.note = note.take().filter(|note| note.matters(is_edge));
         }
 
         let watched = choice.watched(color);
@@ -348,8 +346,8 @@ impl Painter {
         else {
             return None;
         };
-        let color = record.color?;
-        let place = self.colors.iter().position(|known| known.as_bytes() == color)?;
+        let color = record.any_color()?;
+        let place = self.colors.iter().position(|known| known.as_bytes() == color.as_slice())?;
         self.counts.came(Came::Restored);
         Some(place)
     }

@@ -8,7 +8,7 @@ use crate::core::bytes::Reader;
 use crate::core::effects::HeaderEdit;
 use crate::core::headers::HeaderMap;
 use crate::core::key::value_source;
-use crate::core::ports::{Attributes, BLIND, Nanos, Rng, SetError, SharedStore};
+use crate::core::ports::{BLIND, Nanos, Ports, Rng, SetError, SharedStore};
 use crate::core::request::Request;
 use crate::core::source::Source;
 
@@ -38,7 +38,8 @@ const PLACES: &[u8] = b"weir/1/stamps";
 const TRIES: u32 = 8;
 
 impl Stamps {
-    /// Takes a place, where that is still to be done.
+    /// Takes a place, where that is still to be done. Not while a policy is tried out: there are more
+    /// edits than workers.
     pub fn prepare(&mut self, ports: &mut (impl SharedStore + Rng)) {
         if self.place.is_some() {
             return;
@@ -92,14 +93,15 @@ impl Session {
         is_trusted: bool,
         stamps: &mut Stamps,
         wall: Nanos,
-        attributes: &mut impl Attributes,
+        ports: &mut impl Ports,
     ) -> Option<String> {
         let headers = request.headers;
         let came = headers.get_one(self.header.as_bytes());
         if is_trusted && came.is_some_and(is_well_formed) {
             return None;
         }
-        let principal = self.principal.read(request, attributes);
+        stamps.prepare(ports);
+        let principal = self.principal.read(request, ports);
         Some(mint(principal.as_deref(), stamps.next(wall)))
     }
 

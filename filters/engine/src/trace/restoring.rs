@@ -77,7 +77,7 @@ impl Restoring {
         counted.into_iter().for_each(|outcome| counts.restore(outcome, 1));
         let Recall::Record(record) = recall else { return Recalled::default() };
         let headers = request.headers;
-        let color = text(record.color.as_ref());
+        let color = text(record.any_color());
         let color = color.filter(|_| headers.get(&self.color_header).is_none());
         let name = || String::from_utf8_lossy(&self.color_header).into_owned();
         let color = color.map(|color| (name(), color.to_string()));
@@ -99,6 +99,7 @@ impl Restoring {
             trace_id: Some(passed.context.trace_id.get()),
             is_trusted: passed.is_trusted,
             is_new_trace: passed.is_new(),
+            is_edge: passed.is_edge,
             new_session: None,
             note,
         };
@@ -125,10 +126,10 @@ impl Restoring {
             let mut baggage = Baggage::parse(passed.baggage.map(str::as_bytes).into_iter());
             baggage.retain(|member| key.baggage.iter().any(|name| name.as_bytes() == member));
             let baggage = Some(baggage.write().into_bytes());
-            // An empty text says that the newest request came without; of one request the color filter
-            // may know what stands in no header, and of a stranger's it alone knows.
-            let color = passed.is_trusted.then(|| color.unwrap_or_default());
-            return Record { color, baggage, ..Record::default() };
+            // An empty text says that the newest request came without; of a stranger's color the color
+            // filter alone knows.
+            let seen_color = passed.is_trusted.then(|| color.unwrap_or_default());
+            return Record { seen_color, baggage, ..Record::default() };
         }
         let context = passed.context;
         // What was stripped on the way in is not put back on the way out.
@@ -152,7 +153,8 @@ impl Restoring {
                 is_debug: context.is_debug,
             }),
             deadline: passed.deadline,
-            color,
+            color: None,
+            seen_color: color,
             tracestate: Some(passed.tracestate().unwrap_or_default().into_bytes()),
             sw8: line(b"sw8"),
             sw8_correlation: line(b"sw8-correlation"),

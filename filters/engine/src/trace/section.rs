@@ -324,6 +324,7 @@ impl<'t> Desk<'t> {
                 baggage: members.as_deref(),
                 deadline: until,
                 is_trusted,
+                is_edge: common.is_edge,
             };
             let minted = restoring.record(&goes_on, &mut note, request, worker, counts, ports);
             effects.headers.extend(minted);
@@ -373,6 +374,7 @@ pub(super) struct Passed<'a, 'r> {
     pub baggage: Option<&'a str>,
     pub deadline: Option<Nanos>,
     pub is_trusted: bool,
+    pub is_edge: bool,
 }
 
 impl Passed<'_, '_> {

@@ -12,6 +12,7 @@ use super::store::{Found, Outcome, Records, Scope, fingerprint, is_usable};
 use crate::core::answer::checked_name;
 use crate::core::headers::{HeaderMap, header_name};
 use crate::core::ports::{Nanos, Ports, SharedStore};
+use crate::core::reply;
 use crate::core::request::{Direction, Request};
 use crate::core::secret::SecretCopy;
 use crate::core::uuid::{stable, uuid};
@@ -55,9 +56,10 @@ pub struct Comer<'a> {
     pub is_trusted: bool,
     /// The trace began here, whoever asked.
     pub is_new_trace: bool,
+    pub is_edge: bool,
     /// The header and id of a session that began here.
     pub new_session: Option<(&'a str, &'a str)>,
-    /// What the hop's filters know of the ids. What earlier ones left is read where it may matter.
+    /// What the hop's filters know of the ids.
     pub note: &'a mut Option<Note>,
 }
 
@@ -160,43 +162,48 @@ impl Memory {
         let headers = request.headers;
         let now = ports.now();
         let mut minted = None;
-        if !comer.is_trusted || comer.is_new_trace || comer.new_session.is_some() {
+        // Inside the mesh others have recorded under the very ids, but for those that are new to them.
+        let is_other_trace = comer.trace_id != trace_id(request);
+        if comer.is_edge || is_other_trace || comer.new_session.is_some() {
             comer.note.get_or_insert_with(|| Note::left(ports));
         }
         let note = comer.note.get_or_insert_default();
         for (place, key) in self.keys.iter().enumerate() {
             let own = key.of_new(comer.new_session, comer.trace_id.filter(|_| comer.is_new_trace));
             let came = own.clone().or_else(|| key.id(headers, comer.trace_id));
-            let is_known = |id: &Cow<'_, [u8]>| {
-                comer.is_trusted || note.ids.contains(&fingerprint(&secret, key.source(), id))
-            };
-            let is_ours = own.is_some() || came.as_ref().is_some_and(is_known);
-            let id = match (came.filter(|_| is_ours), &key.header) {
+            let is_noted =
+                |id: &Cow<'_, [u8]>| note.ids.contains(&fingerprint(&secret, key.source(), id));
+            let mut is_made_here = own.is_some() || came.as_ref().is_some_and(is_noted);
+            let is_believed = is_made_here || comer.is_trusted;
+            let id = match (came.filter(|_| is_believed), &key.header) {
                 (Some(id), _) => id,
                 (None, Some(name)) if place == 0 && self.mints => {
                     let id = uuid((u128::from(ports.random()) << 64) | u128::from(ports.random()));
                     let name = String::from_utf8_lossy(name).into_owned();
                     minted = Some((name, id.clone()));
+                    is_made_here = true;
                     Cow::Owned(id.into_bytes())
                 }
                 _ => {
                     if !comer.is_trusted {
                         tell(None);
                     }
-                    note.open.retain(|(source, _)| source != key.source());
-                    note.open.push((key.source().to_vec(), make(key)));
+                    note.leave(key.source(), make(key));
                     continue;
                 }
             };
             let scope = if key.is_session { Scope::Session } else { Scope::Request };
             let fingerprint = fingerprint(&secret, key.source(), &id);
             let mut record = make(key);
-            if let Some(place) = note.open.iter().position(|(source, _)| source == key.source()) {
-                let (_, mut earlier) = note.open.swap_remove(place);
-                earlier.merge(record);
-                record = earlier;
+            if comer.is_edge {
+                // The next filter may not believe the id, and give another.
+                note.leave(key.source(), record.clone());
             }
-            if !note.ids.contains(&fingerprint) {
+            // What somebody else left goes under an id that is nobody's but ours.
+            if is_made_here || !comer.is_edge {
+                record = note.open_for(key.source()).cloned().unwrap_or(record);
+            }
+            if is_made_here && !note.ids.contains(&fingerprint) {
                 note.ids.push(fingerprint);
             }
             tell(Some(self.records.record(fingerprint, &record, scope, now, ports)));
@@ -257,6 +264,10 @@ impl Key {
     fn source(&self) -> &[u8] {
         self.header.as_deref().unwrap_or(b":trace-id")
     }
+}
+
+fn trace_id(request: &Request<'_>) -> Option<u128> {
+    u128::from_str_radix(reply::trace_id(request)?, 16).ok()
 }
 
 fn of_trace(id: u128) -> Cow<'static, [u8]> {

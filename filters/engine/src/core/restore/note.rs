@@ -14,9 +14,9 @@ const VERSION: u8 = 1;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Note {
-    /// Ids under which the request is recorded.
+    /// Ids that the hop made.
     pub ids: Vec<Fingerprint>,
-    /// What is to be recorded under a key's id once there is one, by the key's source.
+    /// What is to be recorded under a key's id once there is one, or another, by the key's source.
     pub open: Vec<(Vec<u8>, Record)>,
     /// The baggage member that holds the color, where a filter of this hop wrote it.
     pub member: Option<String>,
@@ -27,6 +27,18 @@ impl Note {
     pub fn left(attributes: &mut impl Attributes) -> Note {
         let bytes = attributes.attribute(NOTE.as_bytes());
         bytes.and_then(|bytes| Note::read(&bytes)).unwrap_or_default()
+    }
+
+    /// What is to be recorded under a key's id, with what was left for it before.
+    pub fn leave(&mut self, source: &[u8], record: Record) {
+        match self.open.iter_mut().find(|(known, _)| known == source) {
+            Some((_, earlier)) => earlier.merge(record),
+            None => self.open.push((source.to_vec(), record)),
+        }
+    }
+
+    pub fn open_for(&self, source: &[u8]) -> Option<&Record> {
+        self.open.iter().find(|(known, _)| known == source).map(|(_, record)| record)
     }
 
     /// Whether it tells another filter anything: inside the mesh all ids are believed.

@@ -19,6 +19,7 @@ const TRACESTATE: u8 = 4;
 const SW8: u8 = 5;
 const SW8_CORRELATION: u8 = 6;
 const BAGGAGE: u8 = 7;
+const SEEN_COLOR: u8 = 8;
 
 const HAS_DECISION: u8 = 1;
 const IS_SAMPLED: u8 = 2;
@@ -44,7 +45,10 @@ pub struct Record {
     pub trace: Option<Trace>,
     /// By the monotonic clock.
     pub deadline: Option<Nanos>,
+    /// As the color filter decided.
     pub color: Option<Vec<u8>>,
+    /// What stood in the header, where somebody else saw it: on this hop it may be a stand-in.
+    pub seen_color: Option<Vec<u8>>,
     pub tracestate: Option<Vec<u8>>,
     pub sw8: Option<Vec<u8>>,
     pub sw8_correlation: Option<Vec<u8>>,
@@ -68,6 +72,11 @@ impl Record {
                 *field = Some(newer.clone());
             }
         }
+    }
+
+    /// The color to restore.
+    pub fn any_color(&self) -> Option<&Vec<u8>> {
+        self.color.as_ref().or(self.seen_color.as_ref())
     }
 
     /// As the one who restores reads it: an empty text is none.
@@ -128,9 +137,10 @@ impl Record {
     }
 
     /// In order of importance: an early field displaces a later one where both do not fit.
-    fn texts(&self) -> [(u8, &Option<Vec<u8>>); 5] {
+    fn texts(&self) -> [(u8, &Option<Vec<u8>>); 6] {
         [
             (COLOR, &self.color),
+            (SEEN_COLOR, &self.seen_color),
             (TRACESTATE, &self.tracestate),
             (SW8, &self.sw8),
             (SW8_CORRELATION, &self.sw8_correlation),
@@ -138,9 +148,10 @@ impl Record {
         ]
     }
 
-    fn texts_mut(&mut self) -> [(u8, &mut Option<Vec<u8>>); 5] {
+    fn texts_mut(&mut self) -> [(u8, &mut Option<Vec<u8>>); 6] {
         [
             (COLOR, &mut self.color),
+            (SEEN_COLOR, &mut self.seen_color),
             (TRACESTATE, &mut self.tracestate),
             (SW8, &mut self.sw8),
             (SW8_CORRELATION, &mut self.sw8_correlation),
@@ -215,6 +226,7 @@ pub(super) mod tests {
             trace: Some(trace(1, 2)),
             deadline: Some(3),
             color: long(40),
+            seen_color: None,
             tracestate: long(512),
             sw8: long(100),
             sw8_correlation: long(100),
@@ -298,16 +310,19 @@ pub(super) mod tests {
             is_random,
             is_debug,
         });
-        let texts = (text(), text(), text(), text(), text());
+        let texts = (text(), text(), text(), text(), text(), text());
         (proptest::option::of(trace), any::<Option<u64>>(), texts).prop_map(
-            |(trace, deadline, (color, tracestate, sw8, sw8_correlation, baggage))| Record {
-                trace,
-                deadline,
-                color,
-                tracestate,
-                sw8,
-                sw8_correlation,
-                baggage,
+            |(trace, deadline, (color, seen_color, tracestate, sw8, sw8_correlation, baggage))| {
+                Record {
+                    trace,
+                    deadline,
+                    color,
+                    seen_color,
+                    tracestate,
+                    sw8,
+                    sw8_correlation,
+                    baggage,
+                }
             },
         )
     }

@@ -102,7 +102,7 @@ impl Known {
             (Some(one), Some(other)) => one.trace_id != other.trace_id,
             _ => false,
         };
-        // Filters of one request agree on its color.
+        // One filter decides on a request's color.
         let is_other_color = || match (&self.record.color, &newer.record.color) {
             (Some(one), Some(other)) => one != other,
             _ => false,
