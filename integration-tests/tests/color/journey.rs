@@ -317,3 +317,52 @@ fn session_ids_are_unique() {
     assert_eq!((ids.len(), distinct.len()), (10_000, 10_000));
     envoy.assert_healthy();
 }
+
+/// A service without gray instances of its own: its base stands in on this hop, and what its application
+/// calls next is gray again, and of the same trace.
+#[test]
+fn a_stand_in_forgets_nothing() {
+    let head = "name: shop, restore: {keys: [{header: x-request-id}]}, trace_context: {}, ";
+    let color = "colors: [base, gray], carry: {in: [HEADER, BAGGAGE]}";
+    let lanes = "lanes: {lanes: [{match: {path: {prefix: /}}, colors: [base]}]}";
+    let inbound = format!("{{{head}traffic_color: {{{color}, {lanes}}}}}");
+    let outbound = format!(
+        "{{{head}traffic_color: {{colors: [base, gray], carry: {{in: [HEADER, BAGGAGE], winner: BAGGAGE}}}}}}"
+    );
+    for order in [COLOR_FIRST, TRACE_FIRST] {
+        let echo = Upstream::start("echo");
+        let forward = Forward::Only(&["x-request-id"]);
+        let app = App::start("app", Manner { forward, ..Manner::default() });
+        let envoy = Envoy::builder()
+            .cluster(Cluster::h1("app", app.address))
+            .cluster(Cluster::h1("echo", echo.address))
+            .listener(
+                filtered(Listener::inbound("in"), order, &inbound).route(Route::prefix("/", "app")),
+            )
+            .listener(
+                filtered(Listener::outbound("out"), order, &outbound)
+                    .route(Route::prefix("/", "echo")),
+            )
+            .start();
+        let out = envoy.address("out");
+        app.change(|manner| manner.next = Some(out));
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        for n in 0..10 {
+            // As its call comes from a gray instance, or after another stand-in.
+            let color = ["gray", "base"][n % 2];
+            let request = Request::get("/")
+                .header("x-weir-color", color)
+                .header("baggage", "x-color=gray")
+                .header("x-request-id", format!("r{n}"))
+                .header("traceparent", format!("00-{trace}-00f067aa0ba902b7-01"));
+            assert_eq!(envoy.client("in").send(&request).status, 200);
+        }
+        let seen = echo.seen();
+        assert_eq!(seen.len(), 10);
+        for seen in seen {
+            assert_eq!(seen.header("x-weir-color"), Some("gray"), "{order:?}: {seen:?}");
+            assert_eq!(seen.header("traceparent").map(|line| &line[3..35]), Some(trace));
+        }
+        envoy.assert_healthy();
+    }
+}
