@@ -17,8 +17,8 @@ const REAL_ENVOY: &str = "weir-integration-tests";
 const ALONE: &str = "rates";
 
 /// The tests that ask what filters do, not how a module or the harness is made.
-const OF_FILTERS: [&str; 7] =
-    ["behaviour", "breaker", "color", "examples", "hostile", "policies", "trace"];
+const OF_FILTERS: [&str; 8] =
+    ["behaviour", "breaker", "color", "examples", "hostile", "in_flight", "policies", "trace"];
 
 const ON_THE_SUITE: &str = "on the suite";
 
