@@ -9,6 +9,7 @@ mod diff;
 mod direction;
 mod explain;
 mod finding;
+mod image;
 mod keys;
 mod lint;
 mod metrics;
@@ -57,6 +58,7 @@ enum Command {
     Simulate(Box<simulate::Args>),
     Diff(diff::Args),
     Render(render::Args),
+    Image(image::Args),
     Schema(schema::Args),
     Completions(completions::Args),
 }
@@ -95,6 +97,7 @@ pub fn run(cli: &Cli, out: &mut impl Write) -> anyhow::Result<Verdict> {
         Command::Simulate(args) => simulate::run(args, out),
         Command::Diff(args) => diff::run(args, out),
         Command::Render(args) => render::run(args, out),
+        Command::Image(args) => image::run(args, out),
         Command::Schema(_) => schema::run(out),
         Command::Completions(args) => completions::run(args, out),
     }
