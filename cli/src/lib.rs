@@ -16,6 +16,7 @@ mod metrics;
 mod proxy;
 mod render;
 mod report;
+mod run;
 mod schema;
 mod simulate;
 mod source;
@@ -58,6 +59,7 @@ enum Command {
     Simulate(Box<simulate::Args>),
     Diff(diff::Args),
     Render(render::Args),
+    Run(Box<run::Args>),
     Image(image::Args),
     Schema(schema::Args),
     Completions(completions::Args),
@@ -97,6 +99,7 @@ pub fn run(cli: &Cli, out: &mut impl Write) -> anyhow::Result<Verdict> {
         Command::Simulate(args) => simulate::run(args, out),
         Command::Diff(args) => diff::run(args, out),
         Command::Render(args) => render::run(args, out),
+        Command::Run(args) => run::run(args, out),
         Command::Image(args) => image::run(args, out),
         Command::Schema(_) => schema::run(out),
         Command::Completions(args) => completions::run(args, out),

@@ -1,0 +1,294 @@
+//! The Envoy of `weir run`: its files, its process, and how it is told of another policy.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use serde_json::{Value, json};
+
+use super::Args;
+
+const TYPE: &str = "type.googleapis.com/envoy";
+
+/// Longer than V8 takes to compile the module on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    host: String,
+    port: u16,
+}
+
+impl Upstream {
+    pub fn read(text: &str) -> Result<Upstream, String> {
+        let wrong = || "must be http://HOST:PORT".to_owned();
+        let rest = text.strip_prefix("http://").ok_or_else(wrong)?.trim_end_matches('/');
+        let (host, port) = rest.rsplit_once(':').unwrap_or((rest, "80"));
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let port = port.parse().map_err(|_| wrong())?;
+        let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:".contains(&byte);
+        let is_good = !host.is_empty() && host.bytes().all(is_host);
+        is_good.then(|| Upstream { host: host.to_owned(), port }).ok_or_else(wrong)
+    }
+}
+
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "http://[{}]:{}", self.host, self.port),
+            false => write!(f, "http://{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// What became of an edit.
+pub enum Live {
+    After(Duration),
+    Refused(String),
+}
+
+/// A running Envoy; it ends with the value.
+pub struct Envoy {
+    process: Child,
+    folder: PathBuf,
+    admin: SocketAddr,
+    module: PathBuf,
+}
+
+impl Envoy {
+    pub fn start(args: &Args, module: &Path, policy: &str) -> anyhow::Result<Envoy> {
+        let program = program(args.envoy.as_deref())?;
+        for address in [args.listen, args.admin] {
+            std::net::TcpListener::bind(address)
+                .with_context(|| format!("{address} cannot be listened on; choose another"))?;
+        }
+        let folder = std::env::temp_dir().join(format!("weir-run-{}", std::process::id()));
+        fs::create_dir_all(folder.join("ecds"))
+            .with_context(|| format!("cannot make {}", folder.display()))?;
+        let text = bootstrap(args, &folder).to_string();
+        let bootstrap = folder.join("bootstrap.json");
+        fs::write(&bootstrap, text)?;
+        let log = File::create(folder.join("envoy.log"))?;
+        let mut command = Command::new(&program);
+        command.arg("--config-path").arg(&bootstrap).args([
+            "--disable-hot-restart",
+            "--log-level",
+            "warn",
+        ]);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        // The first policy has to be there before Envoy looks for it.
+        write(&folder, module, policy)?;
+        let process =
+            command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
+        let (admin, module) = (args.admin, module.to_owned());
+        let mut envoy = Envoy { process, folder, admin, module };
+        let begun = Instant::now();
+        while envoy.reloads() != Some([1, 0]) || envoy.page("/ready").is_none() {
+            if let Some(end) = envoy.ended() {
+                bail!("Envoy did not start ({end}):\n{}", envoy.last_words());
+            }
+            if begun.elapsed() > PATIENCE {
+                bail!("Envoy takes no policy:\n{}", envoy.last_words());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(envoy)
+    }
+
+    pub fn put(&mut self, policy: &str) -> anyhow::Result<Live> {
+        let before = self.reloads().unwrap_or_default();
+        let begun = Instant::now();
+        write(&self.folder, &self.module, policy)?;
+        while begun.elapsed() < PATIENCE {
+            match self.reloads() {
+                Some([taken, _]) if taken > before[0] => return Ok(Live::After(begun.elapsed())),
+                Some([_, refused]) if refused > before[1] => {
+                    return Ok(Live::Refused(self.last_words()));
+                }
+                _ => thread::sleep(Duration::from_millis(2)),
+            }
+        }
+        bail!("Envoy does not take the policy up:\n{}", self.last_words())
+    }
+
+    /// How many policies were taken and how many refused, as far as Envoy tells.
+    fn reloads(&self) -> Option<[u64; 2]> {
+        let stats = self.page("/stats?filter=extension_config_discovery.http_filter.weir")?;
+        let count = |name: &str| -> Option<u64> {
+            let line = stats.lines().find_map(|line| line.split_once(name))?;
+            line.1.trim().parse().ok()
+        };
+        let refused: u64 = count("config_fail:")?.saturating_add(count("update_rejected:")?);
+        Some([count("config_reload:")?, refused])
+    }
+
+    /// The body of one of Envoy's own pages.
+    fn page(&self, target: &str) -> Option<String> {
+        let mut stream = TcpStream::connect(self.admin).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+        let host = self.admin;
+        write!(stream, "GET {target} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n")
+            .ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        head.starts_with("HTTP/1.1 200").then(|| body.to_owned())
+    }
+
+    /// The end of the process, where it has ended.
+    pub fn ended(&mut self) -> Option<String> {
+        self.process.try_wait().ok().flatten().map(|status| status.to_string())
+    }
+
+    /// The last lines of its log.
+    pub fn last_words(&self) -> String {
+        let log = fs::read_to_string(self.folder.join("envoy.log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().rev().take(5).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+}
+
+impl Drop for Envoy {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Written aside and renamed: Envoy never reads half a file.
+fn write(folder: &Path, module: &Path, policy: &str) -> anyhow::Result<()> {
+    let resource = json!({
+        "resources": [{
+            "@type": format!("{TYPE}.config.core.v3.TypedExtensionConfig"),
+            "name": "weir",
+            "typed_config": {
+                "@type": format!("{TYPE}.extensions.filters.http.wasm.v3.Wasm"),
+                "config": {
+                    "name": "weir",
+                    "root_id": "weir",
+                    "vm_config": {
+                        "runtime": "envoy.wasm.runtime.v8",
+                        "code": {"local": {"filename": module}},
+                    },
+                    "failure_policy": "FAIL_RELOAD",
+                    "configuration": {
+                        "@type": "type.googleapis.com/google.protobuf.StringValue",
+                        "value": policy,
+                    },
+                },
+            },
+        }],
+    });
+    let part = folder.join("weir.part");
+    fs::write(&part, resource.to_string())?;
+    fs::rename(&part, folder.join("ecds/weir.json"))?;
+    Ok(())
+}
+
+fn bootstrap(args: &Args, folder: &Path) -> Value {
+    let address = |at: SocketAddr| json!({"socket_address": {"address": at.ip().to_string(), "port_value": at.port()}});
+    let ecds = folder.join("ecds");
+    let tag = |name: &str| json!({"tag_name": name, "regex": format!("({name}=\\.=(.*?);\\.;)")});
+    let tags = ["policy", "rule", "outcome", "result", "from", "to"].map(tag);
+    let Upstream { host, port } = &args.upstream;
+    json!({
+        "node": {"id": "weir", "cluster": "weir"},
+        "admin": {"address": address(args.admin)},
+        "stats_config": {
+            "stats_tags": tags,
+        },
+        "static_resources": {
+            "listeners": [{
+                "name": "weir",
+                "address": address(args.listen),
+                "traffic_direction": "INBOUND",
+                "filter_chains": [{"filters": [{
+                    "name": "envoy.filters.network.http_connection_manager",
+                    "typed_config": {
+                        "@type": format!("{TYPE}.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"),
+                        "stat_prefix": "weir",
+                        "use_remote_address": true,
+                        "route_config": {"virtual_hosts": [{
+                            "name": "upstream",
+                            "domains": ["*"],
+                            "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "upstream"}}],
+                        }]},
+                        "http_filters": [
+                            {
+                                "name": "weir",
+                                "config_discovery": {
+                                    "config_source": {
+                                        "path_config_source": {
+                                            "path": ecds.join("weir.json"),
+                                            "watched_directory": {"path": ecds},
+                                        },
+                                        "resource_api_version": "V3",
+                                    },
+                                    "type_urls": [format!("{TYPE}.extensions.filters.http.wasm.v3.Wasm")],
+                                },
+                            },
+                            {
+                                "name": "envoy.filters.http.router",
+                                "typed_config": {
+                                    "@type": format!("{TYPE}.extensions.filters.http.router.v3.Router"),
+                                },
+                            },
+                        ],
+                    },
+                }]}],
+            }],
+            "clusters": [{
+                "name": "upstream",
+                "type": "STRICT_DNS",
+                "connect_timeout": "2s",
+                "load_assignment": {
+                    "cluster_name": "upstream",
+                    "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {
+                        "socket_address": {"address": host, "port_value": port},
+                    }}}]}],
+                },
+            }],
+        },
+    })
+}
+
+fn program(given: Option<&Path>) -> anyhow::Result<PathBuf> {
+    if let Some(given) = given {
+        return Ok(given.to_owned());
+    }
+    if let Some(named) = std::env::var_os("ENVOY") {
+        return Ok(named.into());
+    }
+    let ours = PathBuf::from("target/weir/envoy");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&path).map(|folder| folder.join("envoy"));
+    let found = std::iter::once(ours).chain(on_path).find(|program| program.is_file());
+    found.context("there is no Envoy; `cargo xtask setup` gets one, --envoy says where it is")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn upstreams() {
+        for (text, shown) in [
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+            ("http://shop.test/", "http://shop.test:80"),
+            ("http://[::1]:81", "http://[::1]:81"),
+        ] {
+            assert_eq!(Upstream::read(text).unwrap().to_string(), shown);
+        }
+        for text in ["", "127.0.0.1:80", "https://a:1", "http://a:b", "http://a b:1", "http://:80"]
+        {
+            assert!(Upstream::read(text).is_err(), "{text}");
+        }
+    }
+}
