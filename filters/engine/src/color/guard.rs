@@ -189,13 +189,16 @@ impl Guard {
             return None;
         }
         let errors = |tally: &Tally| tally.errors;
-        if self.error_delta.is_some_and(|delta| value.is_worse(&sums, errors, delta)) {
+        // What is left where the worst moment is left out.
+        let least = self.min_requests / 2;
+        if self.error_delta.is_some_and(|delta| value.is_worse(&sums, errors, delta, least)) {
             return Some(Tripped::Errors);
         }
         // What lies in the next cell as well may be slower by a hair: at least a third it has to be.
         let bound = base.latency.percentile_95().saturating_add(1);
         let slow = |tally: &Tally| tally.latency.above(bound);
-        let is_slow = self.slow_delta.is_some_and(|delta| value.is_worse(&sums, slow, delta));
+        let is_slow =
+            self.slow_delta.is_some_and(|delta| value.is_worse(&sums, slow, delta, least));
         is_slow.then_some(Tripped::Latency)
     }
 }
@@ -259,7 +262,13 @@ impl Value {
     /// Whether the share of events is above the base's by `delta` and beyond chance, and not only for
     /// the sake of one moment: requests that one stall or one lost connection took along are one event.
     /// A moment lies in two slots at most.
-    fn is_worse(&self, sums: &[Tally; 2], events: impl Fn(&Tally) -> u32, delta: f64) -> bool {
+    fn is_worse(
+        &self,
+        sums: &[Tally; 2],
+        events: impl Fn(&Tally) -> u32,
+        delta: f64,
+        least: u64,
+    ) -> bool {
         let count = |tally: &Tally| (f64::from(events(tally)), f64::from(tally.requests));
         let mut slots = self.slots.each_ref().map(|slot| slot.each_ref().map(count));
         slots.sort_by(|[one, _], [other, _]| one.0.total_cmp(&other.0));
@@ -272,8 +281,10 @@ impl Value {
         let is_above = |[color, base]: [Count; 2]| {
             color.1 > 0.0 && base.1 > 0.0 && color.0 / color.1 - base.0 / base.1 >= delta
         };
+        #[allow(clippy::cast_precision_loss)] // At most half a million.
+        let is_enough = without.iter().all(|(_, requests)| *requests >= least as f64);
         let [color, base] = sums.each_ref().map(count);
-        is_above([color, base]) && is_above(without) && is_beyond_chance(color, base)
+        is_above([color, base]) && is_enough && is_above(without) && is_beyond_chance(color, base)
     }
 
     fn read(bytes: &[u8]) -> Option<Value> {

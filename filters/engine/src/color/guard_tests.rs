@@ -165,7 +165,7 @@ fn one_stall_is_no_reason() {
 #[test]
 fn slower_by_a_hair_is_no_reason() {
     let guard = Guard::compile(&source(), "k", "p").unwrap();
-    for base in [700_000, 1_300_000, 17_000_000] {
+    for base in [7_000_000, 13_000_000, 170_000_000] {
         let mut value = Value::default();
         for slot in &mut value.slots {
             for (group, latency) in [(0, base / 4 * 5), (1, base)] {

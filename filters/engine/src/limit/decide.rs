@@ -136,6 +136,10 @@ impl<'r> Bench<'r> {
         request: &mut Request<'r>,
         ports: &mut impl Ports,
     ) -> Verdict {
+        if self.is_redirected && rule.in_flight.is_none() {
+            // It had its say when the request came the first time.
+            return Verdict::Admit;
+        }
         let enforces = rule.mode == mode::Value::Enforce;
         let (key, terms) = self.key(rule, request, ports);
         let fingerprint = match key {
@@ -145,9 +149,7 @@ impl<'r> Bench<'r> {
             KeyOutcome::Reject => return Verdict::Pass(Outcome::ShadowLimited),
         };
         let headers = request.headers;
-        let reserve = |most: u64| {
-            rule.priority.as_ref().map_or(0, |priority| priority.reserve(headers, most))
-        };
+        let reserve = |most: u64| rule.reserve(headers, most);
         let rate = match terms {
             Some(Terms::Unlimited) => {
                 if !self.is_redirected {

@@ -177,7 +177,7 @@ impl Flights {
         let was_away = now.saturating_sub(self.beaten_at) > DEAD / 2;
         self.beaten_at = now;
         for rule in self.rules.values_mut() {
-            if was_away {
+            if was_away && !rule.place.is_local {
                 rule.unwritten.extend(rule.counts.keys());
             }
             for fingerprint in std::mem::take(&mut rule.unwritten) {

@@ -98,7 +98,7 @@ impl Limiter {
             None => rule.rate,
         };
         let rate = rule.share_of(rate, self.crew.count());
-        let reserve = rule.priority.as_ref().map_or(0, |it| it.reserve(headers, rate.max));
+        let reserve = rule.reserve(headers, rate.max);
         Some(Ask { fingerprint, rate, tokens: rule.cost.of_request(headers), reserve })
     }
 

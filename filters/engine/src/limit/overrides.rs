@@ -129,6 +129,11 @@ impl Overrides {
         self.rates().map(Rate::fill_time).max().unwrap_or(0)
     }
 
+    /// The longest that a token of theirs takes to come back.
+    pub fn slowest(&self) -> Nanos {
+        self.rates().map(|rate| rate.per_token).max().unwrap_or(0)
+    }
+
     fn rates(&self) -> impl Iterator<Item = Rate> {
         let all = self.exact.values().chain(self.prefixes.iter().map(|prefix| &prefix.terms));
         all.filter_map(|terms| match terms {

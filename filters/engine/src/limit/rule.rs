@@ -18,6 +18,7 @@ use super::reply::{Allowance, AtLimit};
 use super::table::Before;
 use crate::core::answer::seconds;
 use crate::core::checks::{self, Seconds};
+use crate::core::headers::HeaderMap;
 use crate::core::key::{self, Fingerprint, Key};
 use crate::core::matcher::{MatchDefaults, Matcher};
 use crate::core::policy::{Common, effective_mode};
@@ -121,9 +122,17 @@ impl Rule {
             return Err(FieldError::at(format!("{path}.cost"), remedy));
         }
         let overrides = Overrides::compile(source, &key, filling, path)?;
+        if let (false, Some(place)) =
+            (has_bucket, source.overrides.iter().position(|it| !it.unlimited))
+        {
+            let remedy = "gives a bucket where the rule has none; give the rule max_tokens and \
+                          fill_interval, or `unlimited: true` here";
+            return Err(FieldError::at(format!("{path}.overrides[{place}]"), remedy));
+        }
         let smallest = overrides.as_ref().map_or(rate.max, |them| them.smallest().min(rate.max));
         let cost = Cost::compile(source.cost.as_ref(), smallest, path)?;
-        check_debt(&cost, rate, path)?;
+        let slowest = overrides.as_ref().map_or(0, Overrides::slowest).max(rate.per_token);
+        check_debt(&cost, slowest, path)?;
         let scope = scope(source, path)?;
         let bucket = has_bucket.then_some((smallest, cost.constant));
         let flights = source.max_concurrent.map(|most| (u64::from(most), 1));
@@ -179,6 +188,12 @@ impl Rule {
                 most.checked_div(given.unwrap_or(workers)).unwrap_or(most).max(1)
             }
         }
+    }
+
+    /// What requests of low priority have to leave in a bucket. A request can always have what it costs.
+    pub fn reserve(&self, headers: &HeaderMap, most: u64) -> u64 {
+        let reserve = self.priority.as_ref().map_or(0, |priority| priority.reserve(headers, most));
+        reserve.min(most.saturating_sub(self.cost.constant))
     }
 
     /// What clients are told of a bucket with this rate.
@@ -260,8 +275,11 @@ fn in_flight(
         let path = format!("{path}.max_concurrent");
         return Err(FieldError::value(path, most, "must be from 1 to 1000000"));
     }
+    // Counted by other keys, or in one worker alone, it is another count.
+    let by = if is_unkeyed { "all" } else { "key" };
+    let within = if scope == RuleScope::Process { "process" } else { "worker" };
     let place = Place {
-        rule: format!("{state}flight/").into_bytes().into(),
+        rule: format!("{state}flight/{by}/{within}/").into_bytes().into(),
         is_keyed: !is_unkeyed,
         is_local: scope != RuleScope::Process,
     };
@@ -317,11 +335,11 @@ pub fn rate(source: Fields<'_>, filling: Filling, path: &str) -> Result<Rate, Fi
 }
 
 /// What is owed comes back within the time that a bucket may take to fill.
-fn check_debt(cost: &Cost, rate: Rate, path: &str) -> Result<(), FieldError> {
+fn check_debt(cost: &Cost, per_token: Nanos, path: &str) -> Result<(), FieldError> {
     let Some(debt) = cost.of_response().and_then(|response| response.max_debt) else {
         return Ok(());
     };
-    if u128::from(rate.per_token).saturating_mul(debt.into()) > MAX_FILL_TIME.into() {
+    if u128::from(per_token).saturating_mul(debt.into()) > MAX_FILL_TIME.into() {
         let remedy = "is too much: it would take over a year to come back; lower it";
         return Err(FieldError::value(format!("{path}.cost.max_debt"), debt, remedy));
     }
