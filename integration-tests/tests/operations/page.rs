@@ -51,9 +51,10 @@ fn reasons_of_our_own_answers_have_a_section() {
     let mut codes = all(r#"reason_headers\("([a-z_]+)""#, &engine);
     codes.extend(all(r#"let reason = "([a-z_]+)";"#, &engine));
     codes.extend(all(r#"(?s)Problem \{[^}]*?\breason: "([a-z_]+)","#, &engine));
+    codes.extend(all(r#"Exceeded::[A-Za-z]+ \{[^}]*\} => \{?\s*\("([a-z_]+)""#, &engine));
     let headers = engine.matches("reason_headers(").count();
-    // Its definition, four with the code in place, one with a variable; the trace filter writes its own.
-    assert_eq!((codes.len(), headers), (6, 6), "{codes:?}: is there another form of reply?");
+    // Its definition, three with the code in place, two with a variable; the trace filter writes its own.
+    assert_eq!((codes.len(), headers), (7, 6), "{codes:?}: is there another form of reply?");
     // Three places set it, one looks whether it is set.
     assert_eq!(engine.matches("\"x-weir-reason\"").count(), 4, "another place sets the header");
     let page = page();
@@ -98,7 +99,7 @@ fn metrics_are_in_the_table() {
     let mut metrics = all(r#"\}(weir_[a-z_]+)""#, &engine);
     // Names that are put together: the words stand beside them.
     for (form, words) in [
-        ("weir_rate_limit_{name}_total", vec!["contention", "evictions"]),
+        ("weir_rate_limit_{name}_total", vec!["bad_costs", "contention", "evictions"]),
         (
             "weir_circuit_breaker_{name}_total",
             vec!["contention", "evictions", "failures", "requests", "transitions"],
