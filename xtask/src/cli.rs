@@ -52,7 +52,7 @@ cargo xtask build [--with-noop]
 
 Builds each filter into target/weir/weir_<filter>.wasm: a cargo build of its own, then the
 post-link pass that keeps the callbacks the filter needs. Prints size and SHA-256, and refuses a
-module over 540 KB.
+module over 540 KB, or a suite over 900 KB.
 
 Options:
   --with-noop   also build the modules of the benchmark and of tests: target/weir/noop_sdk.wasm, a
@@ -94,7 +94,7 @@ cargo xtask bench [-- options of the benchmark]
 Builds the modules and measures, on real Envoys: the cost of a request, interleaved, beside Envoy's
 own filters, Lua and a module that does nothing, for rate limits, breakers and trace context; what a
 breaker, deadlines, restoring, spans and sampling are worth to clients; and host calls, counted.
-Prints tables and writes JSON. Takes about four minutes; `--only` makes it less.
+Prints tables and writes JSON. Takes about six minutes; `--only` makes it less.
 All arguments go to the benchmark; `cargo xtask bench -- --help` lists them.
 
 Example: cargo xtask bench -- --only deadlines";
