@@ -137,8 +137,9 @@ impl<F: Filter> Vm<F> {
             return abi::CONTINUE;
         };
         let Some(root) = self.roots.get_mut(root_id) else { return abi::CONTINUE };
-        let headers = abi::header_map(MapType::HttpRequestHeaders);
-        let (effects, stream) = root.filter.on_request(&mut self.worker, &headers, &mut self.ports);
+        let mut headers = abi::header_map(MapType::HttpRequestHeaders);
+        let (effects, stream) =
+            root.filter.on_request(&mut self.worker, &mut headers, &mut self.ports);
         if let Some(state) = &effects.state {
             self.ports.set_state(F::NAME, state);
         }
@@ -169,12 +170,12 @@ impl<F: Filter> Vm<F> {
             gone.as_mut()
         };
         let Some(stream) = stream else { return abi::CONTINUE };
-        let upstream = if F::reads_response(stream) {
+        let mut upstream = if F::reads_response(stream) {
             abi::header_map(MapType::HttpResponseHeaders)
         } else {
             HeaderMap::default()
         };
-        let effects = F::on_response(stream, &mut self.worker, &upstream, &mut self.ports);
+        let effects = F::on_response(stream, &mut self.worker, &mut upstream, &mut self.ports);
         match effects.reply {
             Some(reply) if abi::send_local_reply(&reply) => abi::PAUSE,
             _ => {

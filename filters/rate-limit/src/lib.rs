@@ -40,7 +40,7 @@ impl Filter for RateLimit {
     fn on_request(
         &mut self,
         worker: &mut Worker,
-        headers: &HeaderMap,
+        headers: &mut HeaderMap,
         ports: &mut HostPorts,
     ) -> (Effects, Option<ResponsePlan>) {
         let decision = self.0.on_request(worker, headers, ports);
@@ -54,7 +54,7 @@ impl Filter for RateLimit {
     fn on_response(
         plan: &mut ResponsePlan,
         worker: &mut Worker,
-        upstream: &HeaderMap,
+        upstream: &mut HeaderMap,
         ports: &mut HostPorts,
     ) -> Effects {
         plan.respond(worker, upstream, ports).into()

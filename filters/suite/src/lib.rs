@@ -81,7 +81,7 @@ impl Filter for Suite {
     fn on_request(
         &mut self,
         worker: &mut Workers,
-        headers: &HeaderMap,
+        headers: &mut HeaderMap,
         ports: &mut HostPorts,
     ) -> (Effects, Option<Streams>) {
         let mut pass = Pass::of_request(headers, ports);
@@ -107,7 +107,7 @@ impl Filter for Suite {
     fn on_response(
         streams: &mut Streams,
         worker: &mut Workers,
-        upstream: &HeaderMap,
+        upstream: &mut HeaderMap,
         ports: &mut HostPorts,
     ) -> Effects {
         let mut pass = Pass::of_response(upstream, ports);
