@@ -110,15 +110,31 @@ impl Buckets<'_> {
         Some(set_key(self.rule, place(fingerprint, before.sets)))
     }
 
-    /// The bucket of a key that is new to its set, as it was in the table before.
-    fn moved(&self, ask: Ask, store: &mut impl SharedStore) -> Option<(Slot, Nanos)> {
+    /// Brings a slot that is new to its set to what it was in the table before. Gives the time by which
+    /// its bucket counts, where it was there.
+    fn fetch(
+        &self,
+        set: &mut Set,
+        slot: &mut Slot,
+        ask: Ask,
+        store: &mut impl SharedStore,
+    ) -> Option<Nanos> {
+        let (old, taken) = self.moved(ask, store)?;
+        slot.bucket = taken.slot.bucket;
+        // It may be in debt there.
+        set.raise(slot, taken.slot.terms(&old).ceiling);
+        set.overdraft = set.overdraft.or_later(old.overdraft, self.moment.steady);
+        Some(taken.now)
+    }
+
+    fn moved(&self, ask: Ask, store: &mut impl SharedStore) -> Option<(Set, Taken)> {
         let (bytes, _) = store.get(&self.place_before(ask.fingerprint)?)?;
         let mut set = Set::read(&bytes)?;
         set.rescale(self.to(self.rate));
         let is_known = set.slots.iter().any(|slot| slot.fingerprint == ask.fingerprint);
         is_known.then(|| {
             let taken = set.take(ask.fingerprint, self.to(ask.rate));
-            (taken.slot, taken.now)
+            (set, taken)
         })
     }
 
@@ -168,10 +184,9 @@ impl Buckets<'_> {
             let is_rescaled = set.rescale(self.to(self.rate));
             let taken = set.take(fingerprint, self.to(rate));
             let Taken { mut slot, is_new, evicted, now: mut at, is_changed } = taken;
-            let moved = if is_new { self.moved(ask, store) } else { None };
-            if let Some((moved, counts_by)) = moved {
-                (slot.bucket, at) = (moved.bucket, counts_by);
-            }
+            let fetched = if is_new { self.fetch(&mut set, &mut slot, ask, store) } else { None };
+            let is_moved = fetched.is_some();
+            at = fetched.unwrap_or(at);
             if let Some(lease) = lease.as_deref().filter(|lease| lease.granted > 0) {
                 // Whatever it has not spent comes back: its time is over, or its policy.
                 slot.bucket.release(rate, lease.epoch, lease.granted, lease.tokens, at);
@@ -179,17 +194,17 @@ impl Buckets<'_> {
             let available = slot.bucket.available(rate, at);
             let needed = tokens.saturating_add(reserve);
             let Some(free) = available.checked_sub(needed) else {
-                let wait = self.wait(&slot.bucket, rate, needed, at);
+                let wait = self.wait(&set.without_overdraft(&slot, now), rate, needed, at);
                 // A refusal changes nothing and is not written, but for what else has changed. When
                 // another worker was first, it wrote the same.
-                if is_rescaled || is_changed || moved.is_some() {
+                if is_rescaled || is_changed || is_moved {
                     set.put(slot);
                     set.write(&mut bytes);
                     let written = store.set(&key, &bytes, cas).is_ok();
                     if let Some(lease) = lease.filter(|_| written) {
                         (lease.granted, lease.tokens) = (0, 0);
                     }
-                    if moved.is_some() && written {
+                    if is_moved && written {
                         self.forget_before(fingerprint, store);
                     }
                 }
@@ -209,7 +224,7 @@ impl Buckets<'_> {
                 }
                 Err(SetError::Failed) => return Take::Failed,
             }
-            if moved.is_some() {
+            if is_moved {
                 self.forget_before(fingerprint, store);
             }
             effort.evictions = effort.evictions.saturating_add(u64::from(evicted));
@@ -245,9 +260,11 @@ impl Buckets<'_> {
         let set = found.and_then(|(bytes, _)| Set::read(&bytes));
         let mut set = set.unwrap_or_else(|| Set::new(self.filling, self.rate));
         set.rescale(self.to(self.rate));
-        let Taken { slot, is_new, now, .. } = set.take(ask.fingerprint, self.to(ask.rate));
-        let moved = if is_new { self.moved(ask, store) } else { None };
-        let (bucket, now) = moved.map_or((slot.bucket, now), |(moved, now)| (moved.bucket, now));
+        let Taken { mut slot, is_new, mut now, .. } = set.take(ask.fingerprint, self.to(ask.rate));
+        if is_new && let Some(at) = self.fetch(&mut set, &mut slot, ask, store) {
+            now = at;
+        }
+        let bucket = set.without_overdraft(&slot, self.moment.steady);
         let available = bucket.available(ask.rate, now);
         let needed = ask.tokens.saturating_add(ask.reserve);
         let has_enough = available >= needed;
@@ -261,7 +278,7 @@ impl Buckets<'_> {
         let Some((mut set, cas)) = load(&key, self.filling, self.rate, store) else { return false };
         set.rescale(self.to(self.rate));
         let Taken { mut slot, now, .. } = set.take(ask.fingerprint, self.to(ask.rate));
-        slot.bucket = Bucket::with_used(ask.rate, ask.rate.max.saturating_sub(tokens), now);
+        slot.bucket.set_used(ask.rate, ask.rate.max.saturating_sub(tokens), now);
         set.put(slot);
         let mut bytes = Vec::new();
         set.write(&mut bytes);

@@ -123,7 +123,7 @@ impl Limiter {
                 continue;
             }
             if !rule.key.is_empty() {
-                rule.before = resize(&rule.state, rule.sets, rule.fill_time(), since.steady, ports);
+                rule.before = resize(&rule.state, rule.sets, rule.extent(), since.steady, ports);
             } else if rule.scope == RuleScope::Process {
                 buckets(rule, 1, since, since).prepare(ports);
             }
