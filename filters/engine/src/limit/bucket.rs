@@ -117,7 +117,7 @@ impl Buckets<'_> {
         set: &mut Set,
         slot: &mut Slot,
         ask: Ask,
-        store: &mut impl SharedStore,
+        store: &mut dyn SharedStore,
     ) -> Option<Nanos> {
         let (old, taken) = self.moved(ask, store)?;
         slot.bucket = taken.slot.bucket;
@@ -127,7 +127,7 @@ impl Buckets<'_> {
         Some(taken.now)
     }
 
-    fn moved(&self, ask: Ask, store: &mut impl SharedStore) -> Option<(Set, Taken)> {
+    fn moved(&self, ask: Ask, store: &mut dyn SharedStore) -> Option<(Set, Taken)> {
         let (bytes, _) = store.get(&self.place_before(ask.fingerprint)?)?;
         let mut set = Set::read(&bytes)?;
         set.rescale(self.to(self.rate));
@@ -139,7 +139,7 @@ impl Buckets<'_> {
     }
 
     /// Found there again after another edit, the bucket would be out of date.
-    fn forget_before(&self, fingerprint: Fingerprint, store: &mut impl SharedStore) {
+    fn forget_before(&self, fingerprint: Fingerprint, store: &mut dyn SharedStore) {
         if let Some(key) = self.place_before(fingerprint) {
             update(&key, store, &|set| set.known(fingerprint, self.moment).map(|_| ()));
         }
@@ -152,7 +152,7 @@ impl Buckets<'_> {
     }
 
     /// Makes the set of a rule that has one alone.
-    pub fn prepare(&self, store: &mut impl SharedStore) {
+    pub fn prepare(&self, store: &mut dyn SharedStore) {
         load(&set_key(self.rule, 0), self.filling, self.rate, store);
     }
 
@@ -160,7 +160,7 @@ impl Buckets<'_> {
     pub fn take(
         &self,
         ask: Ask,
-        store: &mut impl SharedStore,
+        store: &mut dyn SharedStore,
         leases: &mut LeaseTable,
         effort: &mut Effort,
     ) -> Take {
@@ -255,7 +255,7 @@ impl Buckets<'_> {
     /// The bucket of a key as it stands in the store: its tokens, and the time until there are as many as
     /// the request wants.
     #[cfg(any(test, feature = "sim"))]
-    pub fn look(&self, ask: Ask, store: &mut impl SharedStore) -> (u64, Nanos) {
+    pub fn look(&self, ask: Ask, store: &mut dyn SharedStore) -> (u64, Nanos) {
         let found = store.get(&set_key(self.rule, self.place(ask.fingerprint)));
         let set = found.and_then(|(bytes, _)| Set::read(&bytes));
         let mut set = set.unwrap_or_else(|| Set::new(self.filling, self.rate));
@@ -273,7 +273,7 @@ impl Buckets<'_> {
 
     /// Leaves so many tokens in the bucket of a key. False where the store refuses.
     #[cfg(any(test, feature = "sim"))]
-    pub fn leave(&self, ask: Ask, tokens: u64, store: &mut impl SharedStore) -> bool {
+    pub fn leave(&self, ask: Ask, tokens: u64, store: &mut dyn SharedStore) -> bool {
         let key = set_key(self.rule, self.place(ask.fingerprint));
         let Some((mut set, cas)) = load(&key, self.filling, self.rate, store) else { return false };
         set.rescale(self.to(self.rate));
@@ -287,7 +287,7 @@ impl Buckets<'_> {
 
     /// Gives back what [`Buckets::take`] gave and that was not spent after all. When the store is
     /// contended it is lost, which refuses one request too many and admits none.
-    pub fn give_back(&self, ask: Ask, store: &mut impl SharedStore, leases: &mut LeaseTable) {
+    pub fn give_back(&self, ask: Ask, store: &mut dyn SharedStore, leases: &mut LeaseTable) {
         let fingerprint = ask.fingerprint;
         if self.workers > 0
             && let Some(lease) = leases.find(fingerprint)
@@ -325,7 +325,7 @@ impl Bill {
     /// Charges the rest of the cost, or gives back what was too much. It is charged whatever rate the
     /// policy has now; a bucket that was forgotten meanwhile is charged nothing. False where other
     /// workers were first each time.
-    pub fn settle(&self, cost: u64, moment: Moment, store: &mut impl SharedStore) -> bool {
+    pub fn settle(&self, cost: u64, moment: Moment, store: &mut dyn SharedStore) -> bool {
         update(&set_key(&self.rule, self.set), store, &|set| {
             let (mut slot, now) = set.known(self.fingerprint, moment)?;
             let rate = slot.rate(set);
@@ -343,7 +343,7 @@ impl Bill {
 }
 
 /// Returns what a lease has not spent. A token is a token under whatever rate the policy has now.
-pub fn return_lease(lease: &Lease, now: Nanos, store: &mut impl SharedStore) {
+pub fn return_lease(lease: &Lease, now: Nanos, store: &mut dyn SharedStore) {
     let key = set_key(&lease.rule, lease.set);
     update(&key, store, &|set| {
         // An edit has made it a quota of the calendar: what was leased is used.

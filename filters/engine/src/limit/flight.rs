@@ -186,7 +186,8 @@ impl Flights {
             if was_away && !rule.place.is_local {
                 rule.unwritten.extend(rule.counts.keys());
             }
-            if !rule.place.is_local {
+            // While some are known to be missing there is no looking for more.
+            if !rule.place.is_local && rule.unwritten.is_empty() {
                 rule.check(vm, store);
             }
             for fingerprint in std::mem::take(&mut rule.unwritten) {

@@ -92,6 +92,7 @@ impl Bucket {
     }
 
     /// The same where the bucket's own time stands still or jumps; leases go by the steady one.
+    #[inline(never)] // 2 kB of the module, with those in `slots`.
     pub fn settle_by(&mut self, rate: Rate, ceiling: u64, now: Nanos, steady: Nanos) -> bool {
         let furthest = now.saturating_add(rate.time_of(ceiling.max(rate.max)));
         let has_stepped = self.tat > furthest;

@@ -10,6 +10,7 @@
 
 mod bucket;
 pub mod calendar;
+mod carried;
 mod cost;
 mod crew;
 mod decide;

@@ -116,6 +116,7 @@ impl Terms {
 
     /// Takes a bucket over to other terms: use stays use, and what comes back after that comes at the
     /// new rate. Gives the end of the bucket's window, where it leaves a calendar in debt.
+    #[inline(never)]
     fn rescale(&self, from: Filling, bucket: &mut Bucket, to: Now) -> Nanos {
         let Now { rate, filling, .. } = to;
         let at = to.taken_over(bucket.epoch);
@@ -164,6 +165,7 @@ impl Now {
 
 /// Brings a slot to the present. Gives the time by which its bucket counts, and whether the slot was
 /// changed by more than time.
+#[inline(never)]
 fn bring(
     filling: Filling,
     terms: Terms,
