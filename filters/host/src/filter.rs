@@ -37,6 +37,11 @@ pub trait Filter: Sized + 'static {
         ports: &mut HostPorts,
     ) -> (Effects, Option<Self::Stream>);
 
+    /// What goes along with the mark when the stream ends without a response.
+    fn carries(_: &Self::Stream) -> Vec<u8> {
+        Vec::new()
+    }
+
     /// Whether the edits depend on what the upstream sent; reading that costs a host call.
     fn reads_response(stream: &Self::Stream) -> bool;
     fn on_response(

@@ -196,11 +196,13 @@ impl<F: Filter> Vm<F> {
         self.coming.retain(|(coming, _)| *coming != context);
         // A stream that ends without a response may be about to run again: an internal redirect takes
         // the upstream's answer before any filter sees it. The mark goes along.
+        let stream = self.streams.remove(&context);
         let root = self.charged.remove(&context).and_then(|root| self.roots.get_mut(root));
         if let Some(mark) = root.and_then(|root| root.filter.mark()) {
-            abi::set_property(mark, b"1");
+            let carried = stream.as_ref().map(F::carries).unwrap_or_default();
+            abi::set_property(mark, if carried.is_empty() { b"1" } else { &carried });
         }
-        if let Some(stream) = self.streams.remove(&context) {
+        if let Some(stream) = stream {
             F::on_log(stream, &mut self.worker, &mut self.ports);
         }
     }

@@ -47,6 +47,10 @@ impl Filter for RateLimit {
         (decision.effects, decision.response)
     }
 
+    fn carries(plan: &ResponsePlan) -> Vec<u8> {
+        plan.carried()
+    }
+
     fn reads_response(plan: &ResponsePlan) -> bool {
         plan.reads_response()
     }

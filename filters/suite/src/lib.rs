@@ -94,6 +94,10 @@ impl Filter for Suite {
         (pass.end(), Some(streams).filter(Streams::matter))
     }
 
+    fn carries(streams: &Streams) -> Vec<u8> {
+        streams.limit.as_ref().map(RateLimit::carries).unwrap_or_default()
+    }
+
     fn reads_response(streams: &Streams) -> bool {
         fn reads<F: Filter>(stream: Option<&F::Stream>) -> bool {
             stream.is_some_and(F::reads_response)

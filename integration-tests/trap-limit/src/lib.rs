@@ -50,6 +50,10 @@ impl Filter for TrapLimit {
         (decision.effects, decision.response)
     }
 
+    fn carries(plan: &ResponsePlan) -> Vec<u8> {
+        plan.carried()
+    }
+
     fn reads_response(plan: &ResponsePlan) -> bool {
         plan.reads_response()
     }

@@ -124,9 +124,9 @@ impl Overrides {
         self.rates().map(|rate| rate.max).min().unwrap_or(u64::MAX)
     }
 
-    /// The longest that one of their buckets takes to fill.
-    pub fn fill_time(&self) -> Nanos {
-        self.rates().map(Rate::fill_time).max().unwrap_or(0)
+    /// The size of their largest bucket.
+    pub fn largest(&self) -> u64 {
+        self.rates().map(|rate| rate.max).max().unwrap_or(0)
     }
 
     /// The longest that a token of theirs takes to come back.
