@@ -11,7 +11,7 @@ mod prometheus;
 mod wasm_std;
 
 use anyhow::{Result, bail};
-pub use wasm_std::WasmToolchain;
+pub use wasm_std::{TARGET, WasmToolchain};
 
 use crate::process::on_path;
 
