@@ -69,6 +69,8 @@ fn each_fault_is_found() {
         ("spec.failstrategy", json!("FAIL_OPEN"), "spec.failstrategy: unknown field"),
         ("spec.url", json!(""), "is too short"),
         ("spec.url", json!("ftp://registry.example/weir"), "getScheme()"),
+        // A port without a scheme before it.
+        ("spec.url", json!("registry.example:5000/weir/rate-limit:1"), "getScheme()"),
         ("spec.url", Value::Null, "must be \"string\""),
         ("spec.sha256", json!("3F".repeat(32)), "must match"),
         ("spec.sha256", json!("3f"), "must match"),

@@ -188,7 +188,7 @@ pub const RULES: [&str; 9] = [
     "self.all(key, !key.contains(\"*\"))",
     "self.all(key, key.size() != 0)",
     "self.size() == 0",
-    "url(self).getScheme() in [\"\", \"http\", \"https\", \"file\", \"oci\"]",
+    "isURL(self) ? (url(self).getScheme() in [\"\", \"http\", \"https\", \"oci\", \"file\"]) : (isURL(\"http://\" + self) && url(\"http://\" + self).getScheme() in [\"\", \"http\", \"https\", \"oci\", \"file\"])",
 ];
 
 fn holds(rule: &str, value: &Value) -> bool {
@@ -205,7 +205,12 @@ fn holds(rule: &str, value: &Value) -> bool {
         Some(6) => keys.all(|key| !key.is_empty()),
         Some(7) => text.is_empty(),
         Some(8) => {
-            let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
+            // A port after a host without a scheme makes the host the scheme, as Go reads URLs.
+            let is_of_scheme = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
+            let scheme = text.split_once(':').map_or("", |(scheme, _)| scheme);
+            let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+                && scheme.chars().all(is_of_scheme);
+            let scheme = if is_scheme { scheme } else { "" };
             ["", "http", "https", "file", "oci"].contains(&scheme)
         }
         _ => panic!("the schema has the rule {rule:?}, which this check does not know"),
