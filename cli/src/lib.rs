@@ -104,7 +104,7 @@ pub fn run(cli: &Cli, out: &mut impl Write) -> anyhow::Result<Verdict> {
         Command::Run(args) => run::run(args, out),
         Command::Image(args) => image::run(args, out),
         Command::Push(args) => push::run(args, out),
-        Command::Schema(_) => schema::run(out),
+        Command::Schema(args) => schema::run(args, out),
         Command::Completions(args) => completions::run(args, out),
     }
 }

@@ -1,16 +1,31 @@
-//! `weir schema`: the JSON Schema of a policy, for editors.
+//! `weir schema`: what a policy may say, for editors and for people.
+
+mod reference;
 
 use std::io::Write;
+
+use clap::ValueEnum;
 
 use crate::Verdict;
 
 /// Made by the build script from the same descriptors as the messages.
 pub const SCHEMA: &str = include_str!(concat!(env!("OUT_DIR"), "/policy.schema.json"));
 
-/// Prints the JSON Schema of a policy: editors complete and check by it.
+/// Prints what a policy may say: a JSON Schema, by which editors complete and check, or a reference to read.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLE)]
-pub struct Args {}
+pub struct Args {
+    #[arg(long, value_enum, default_value_t = Target::JsonSchema)]
+    to: Target,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Target {
+    /// For editors
+    JsonSchema,
+    /// For people
+    Markdown,
+}
 
 const EXAMPLE: &str = "\
 Example:
@@ -20,7 +35,10 @@ Example:
 
 The schema knows names, types and values. What depends on other fields only `weir validate` knows.";
 
-pub fn run(out: &mut impl Write) -> anyhow::Result<Verdict> {
-    out.write_all(SCHEMA.as_bytes())?;
+pub fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<Verdict> {
+    match args.to {
+        Target::JsonSchema => out.write_all(SCHEMA.as_bytes())?,
+        Target::Markdown => out.write_all(reference::markdown(SCHEMA)?.as_bytes())?,
+    }
     Ok(Verdict::Good)
 }
