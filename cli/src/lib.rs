@@ -14,6 +14,7 @@ mod keys;
 mod lint;
 mod metrics;
 mod proxy;
+mod push;
 mod render;
 mod report;
 mod run;
@@ -61,6 +62,7 @@ enum Command {
     Render(render::Args),
     Run(Box<run::Args>),
     Image(image::Args),
+    Push(push::Args),
     Schema(schema::Args),
     Completions(completions::Args),
 }
@@ -101,7 +103,8 @@ pub fn run(cli: &Cli, out: &mut impl Write) -> anyhow::Result<Verdict> {
         Command::Render(args) => render::run(args, out),
         Command::Run(args) => run::run(args, out),
         Command::Image(args) => image::run(args, out),
-        Command::Schema(_) => schema::run(out),
+        Command::Push(args) => push::run(args, out),
+        Command::Schema(args) => schema::run(args, out),
         Command::Completions(args) => completions::run(args, out),
     }
 }

@@ -29,6 +29,7 @@ pub mod traceparent;
 pub mod upstream;
 pub mod wait;
 pub mod whole;
+pub mod xds;
 
 pub use app::{Account, App, Calls, Forward, Manner, Think};
 pub use chain::Chain;
