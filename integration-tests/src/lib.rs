@@ -10,6 +10,7 @@ pub mod app;
 pub mod chain;
 pub mod clock;
 pub mod collector;
+pub mod command;
 pub mod crowd;
 pub mod envoy;
 pub mod explained;
@@ -27,6 +28,7 @@ pub mod scripted;
 mod serving;
 pub mod traceparent;
 pub mod upstream;
+pub mod variant;
 pub mod wait;
 pub mod whole;
 
