@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use weir_cli::Verdict;
-use weir_integration_tests::command::weir;
+use weir_cli::{Cli, Verdict};
+use weir_integration_tests::command::{Said, weir};
 use weir_integration_tests::load::LoadReport;
 use weir_integration_tests::paths::TempDir;
 use weir_integration_tests::{
@@ -121,7 +121,7 @@ fn errors_over_the_bound_take_it_back() {
             said.contains("TAKEN BACK: ") && said.contains(" % errors, more than 1 %"),
             "{said}"
         );
-        assert!(said.contains("the policy of before is in force on 1 Envoys after "), "{said}");
+        assert!(said.contains("the policy of before is in force on 1 Envoy after "), "{said}");
         assert!(said.contains("recovered: requests keep the bounds again, "), "{said}");
         assert_eq!(stage.discovery(), before, "byte for byte");
         let recovered =
@@ -171,6 +171,35 @@ fn a_refused_one_is_taken_back() {
     assert_eq!(stage.discovery(), before);
     let report = load.join().unwrap();
     assert_eq!((report.failed, report.status(200)), (0, report.total()));
+}
+
+/// Whether the policy did it or not.
+#[test]
+fn an_envoy_that_is_gone_takes_it_back() {
+    let stage = Stage::start(paths::single("suite"));
+    let other = stage.folder.join("other");
+    fleet_folder(&other, 1);
+    let file = stage.folder.join("shop.yaml");
+    std::fs::write(&file, shop(900, "")).unwrap();
+    let ecds = stage.envoy.directory().join("ecds");
+    let watched = format!("{}=http://{}", ecds.display(), stage.envoy.admin_address());
+    let other_folder = other.to_str().unwrap();
+    let args = ["weir", "rollout", file.to_str().unwrap(), "--ecds", &watched, other_folder];
+    let args = args.iter().chain(&["--patience", "1"]);
+    let cli = Cli::read(args).unwrap();
+    let said = Said::default();
+    let mut out = said.clone();
+    let running = std::thread::spawn(move || weir_cli::run(&cli, &mut out));
+    said.await_text("in force on 1 of 1 watched Envoys");
+    drop(stage.envoy);
+    assert_eq!(running.join().unwrap().unwrap(), Verdict::Bad);
+    let said = said.text();
+    assert!(said.contains("does not answer any more") && said.contains("  not yet on "), "{said}");
+    assert!(
+        std::fs::read_to_string(other.join("rate-limit.yaml"))
+            .unwrap()
+            .contains("version_info: '1'")
+    );
 }
 
 #[test]
@@ -262,7 +291,7 @@ fn a_fleet_of_172_folders() {
     let (verdict, said, took) = run();
     assert_eq!(verdict, Ok(Verdict::Bad), "{said}");
     assert!(said.contains("171 of 172 folders to do, in steps of [1, 18, 171]"), "{said}");
-    assert!(said.contains("is on 170 of 172 folders; 4 Envoys were asked"), "{said}");
+    assert!(said.contains("is on 170 of 172 folders; asked 4 Envoys"), "{said}");
     assert_eq!(said.matches("  laggard: ").count(), 2, "{said}");
     assert!(
         said.contains(&format!("({}): weir.rate_limit still runs version ", admin(&watched[3]))),

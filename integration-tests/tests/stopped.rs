@@ -40,7 +40,7 @@ fn a_rollout_that_is_stopped_brings_back_what_it_wrote() {
     assert_eq!(running.join().unwrap().unwrap(), Verdict::Bad);
     let said = said.text();
     assert!(said.contains("TAKEN BACK: stopped before the end"), "{said}");
-    assert!(said.contains("the files of before are in 1 folders again"), "{said}");
+    assert!(said.contains("the files of before are in 1 folder again"), "{said}");
     assert_eq!(std::fs::read(&discovery).unwrap(), before);
     assert_eq!(std::fs::read(other.join("rate-limit.json")).unwrap(), before);
     envoy.assert_healthy();

@@ -28,6 +28,7 @@ use watch::{Bounds, Broken, Watch};
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLE)]
 pub struct Args {
+    /// The policy, or a manifest with it
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Discovery folders (ECDS), local, mounted or synced. `DIR=URL` names the admin pages of the Envoy that reads it
@@ -64,15 +65,16 @@ const EXAMPLE: &str = "\
 Example:
   $ weir rollout shop.yaml --ecds fleet/*/ecds --admin http://127.0.0.1:9901 http://127.0.0.1:9902 \\
       --steps 1,10%,100% --bake 30 --max-error-rate 0.5 --max-p99 250
-  step 1: 1 of 172 folders
-    version 2415218663 in force on 1 Envoy after 9 ms
-    watched 30 s: 0.00 % errors, P99 12 ms (http://127.0.0.1:9901)
+  version 2415218663: 172 of 172 folders to do, in steps of [1, 18, 172]
+  step 1: written to 1 of 172 folders
+    in force on 1 of 1 watched Envoys after 9 ms
+    6012 requests, 0.00 % errors, P99 12.4 ms on fleet/1/ecds (http://127.0.0.1:9901)
 
-In each folder the resource files of weir's filters get the policy and its version; module and the rest stay. Files
-are written aside and renamed. A folder is local, or mounted or synced from where its Envoy runs; in the latter cases
+In each folder the resource files of weir's filters get the policy and its version; module and the rest stay, but for
+comments in YAML. Files are written aside and renamed. A folder is local, or mounted or synced from where its Envoy runs; in the latter cases
 say DIR=URL, since that Envoy calls it by another name. Folders without a watched Envoy are done by file alone.
-A bound that breaks, a refusal or a failed module brings all files back byte for byte; the time to recover is
-printed. Ctrl-C does the same. What fails without harm (an Envoy that does not take the version, a folder without a
+A bound that breaks, a refusal, a failed module or an Envoy that stops to answer brings all files back byte for byte;
+the time to recover is printed. Ctrl-C does the same. What fails without harm (an Envoy that does not take the version, a folder without a
 resource file) is listed at the end.
 Exit codes: 0 the policy is everywhere; 1 taken back, laggards remain, or the policy has errors; 2 not begun.";
 
@@ -203,7 +205,7 @@ impl<W: Write> Rollout<'_, W> {
                 watched.push(place);
             }
         }
-        say(self.out, format!("  the files of before are in {count} folders again"))?;
+        say(self.out, format!("  the files of before are in {} again", counted(count, "folder")))?;
         let watched: Vec<&Member> =
             watched.iter().filter_map(|place| self.fleet.members.get(*place)).collect();
         let open = watch::await_before(&watched, self.args.patience);
@@ -212,7 +214,8 @@ impl<W: Write> Rollout<'_, W> {
         say(
             self.out,
             format!(
-                "  the policy of before is in force on {back} Envoys after {} ms",
+                "  the policy of before is in force on {} after {} ms",
+                counted(back, "Envoy"),
                 took.as_millis()
             ),
         )?;
@@ -256,8 +259,9 @@ impl<W: Write> Rollout<'_, W> {
         say(
             out,
             format!(
-                "version {number} is on {} of {all} folders; {told} Envoys were asked",
-                all.saturating_sub(laggers)
+                "version {number} is on {} of {all} folders; asked {}",
+                all.saturating_sub(laggers),
+                counted(told, "Envoy")
             ),
         )?;
         for (member, why) in &laggards {
@@ -269,4 +273,9 @@ impl<W: Write> Rollout<'_, W> {
 
 fn say(out: &mut impl Write, line: String) -> anyhow::Result<()> {
     writeln!(out, "{line}").and_then(|()| out.flush()).context("cannot write")
+}
+
+/// `1 folder`, `2 folders`.
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }

@@ -25,6 +25,7 @@ pub enum Broken {
     Bound { envoy: String, what: String },
     Refused { envoy: String, why: String },
     Failed { envoy: String },
+    Gone { envoy: String, why: String },
     Stopped,
 }
 
@@ -34,6 +35,7 @@ impl fmt::Display for Broken {
             Broken::Bound { envoy, what } => write!(f, "{what} on {envoy}"),
             Broken::Refused { envoy, why } => write!(f, "refused by {envoy}: {why}"),
             Broken::Failed { envoy } => write!(f, "a module failed on {envoy}; its log says where"),
+            Broken::Gone { envoy, why } => write!(f, "{envoy} does not answer any more: {why}"),
             Broken::Stopped => write!(f, "stopped before the end"),
         }
     }
@@ -78,18 +80,30 @@ impl Watch {
     fn readings<'w>(
         &'w self,
         fleet: &'w Fleet,
-    ) -> impl Iterator<Item = (&'w Member, Reading, &'w Reading)> {
-        fleet.members.iter().zip(&self.before).filter(|(member, _)| member.is_written).filter_map(
-            |(member, before)| {
-                let now = Reading::take(member.admin.as_ref()?).ok()?;
-                Some((member, now, before.as_ref()?))
-            },
-        )
+    ) -> Result<Vec<(&'w Member, Reading, &'w Reading)>, Broken> {
+        let mut readings = Vec::new();
+        let members = fleet.members.iter().zip(&self.before);
+        for (member, before) in members.filter(|(member, _)| member.is_written) {
+            let (Some(admin), Some(before)) = (&member.admin, before) else { continue };
+            // An Envoy that answered before the step and does not any more may be the policy's doing.
+            let again = |_| {
+                thread::sleep(LOOK);
+                Reading::take(admin)
+            };
+            let now = Reading::take(admin).or_else(again);
+            let gone = |error| Broken::Gone { envoy: member.name(), why: format!("{error:#}") };
+            readings.push((member, now.map_err(gone)?, before));
+        }
+        Ok(readings)
     }
 
     /// What is wrong now.
     pub fn look(&self, fleet: &Fleet) -> Option<Broken> {
-        self.readings(fleet).find_map(|(member, now, before)| self.broken(member, &now, before))
+        let readings = match self.readings(fleet) {
+            Ok(readings) => readings,
+            Err(gone) => return Some(gone),
+        };
+        readings.iter().find_map(|(member, now, before)| self.broken(member, now, before))
     }
 
     fn broken(&self, member: &Member, now: &Reading, before: &Reading) -> Option<Broken> {
@@ -127,7 +141,7 @@ impl Watch {
         let all = fleet.watched().count();
         loop {
             let mut count = 0;
-            for (member, now, before) in self.readings(fleet) {
+            for (member, now, before) in self.readings(fleet)? {
                 if let Some(broken) = self.broken(member, &now, before) {
                     return Err(broken);
                 }
@@ -156,7 +170,7 @@ impl Watch {
             let p99 = traffic.p99().map(|p99| format!(", P99 {p99:.1} ms")).unwrap_or_default();
             format!("{errors}{p99} on {}", member.name())
         };
-        self.readings(fleet).map(line).collect()
+        self.readings(fleet).unwrap_or_default().into_iter().map(line).collect()
     }
 }
 
@@ -192,7 +206,9 @@ pub fn await_well(members: &[&Member], bounds: Bounds, patience: Duration) -> bo
                 // What was under way may have failed still: the next requests count.
                 *before = Some(now);
             }
-            is_broken || traffic.completed < bounds.least
+            // Times come later than counts, with Envoy's next flush.
+            let is_timed = bounds.p99.is_none() || traffic.timed() >= bounds.least;
+            is_broken || traffic.completed < bounds.least || !is_timed
         });
         if open.is_empty() || begun.elapsed() > patience {
             return open.is_empty();
