@@ -6,6 +6,7 @@ mod collectors;
 mod color;
 mod cpu;
 mod deadlines;
+mod edits;
 mod limit;
 mod machine;
 mod options;
@@ -25,7 +26,7 @@ use machine::Machine;
 use options::{Action, Options};
 use report::Report;
 use subject::Subject;
-use weir_integration_tests::{Script, Scripted, host_calls};
+use weir_integration_tests::{Script, Scripted, host_calls, paths};
 
 fn main() -> ExitCode {
     let action = match options::read() {
@@ -63,9 +64,13 @@ fn main() -> ExitCode {
 /// Writes the page of host calls anew.
 fn update() -> Result<(), String> {
     let figures: Vec<_> = host_calls::all().iter().map(host_calls::measure).collect();
-    let path = host_calls::committed();
-    std::fs::write(&path, host_calls::render(&figures))
-        .map_err(|e| format!("cannot write {}: {e}", path.display()))?;
+    write("host-calls.md", &host_calls::render(&figures))
+}
+
+/// A page of the documentation.
+fn write(name: &str, text: &str) -> Result<(), String> {
+    let path = paths::root().join("docs/performance").join(name);
+    std::fs::write(&path, text).map_err(|e| format!("cannot write {}: {e}", path.display()))?;
     println!("written: {}", path.display());
     Ok(())
 }
@@ -87,17 +92,24 @@ fn run(options: &Options) -> Result<(), String> {
     drop((upstream, around));
 
     type Lab = fn() -> Result<serde_json::Value, String>;
-    let labs: [(&str, Lab); 6] = [
+    let labs: [(&str, Lab); 7] = [
         ("incident", breaker::lab),
         ("deadlines", deadlines::lab),
         ("restoring", restoring::lab),
         ("collectors", collectors::lab),
         ("sampling", sampling::lab),
         ("color", color::lab),
+        ("edits", edits::lab),
     ];
     for (name, lab) in labs.into_iter().filter(|(name, _)| options.wants(name)) {
         println!("\n{name} ...");
-        report.lab(name, lab());
+        let figures = lab();
+        if let ("edits", true, Ok(figures)) = (name, options.update, &figures) {
+            let (model, cores, busy) = (&machine.model, machine.cores, machine.busy * 100.0);
+            let machine = format!("{model}, {cores} cores, of which others used {busy:.0} %");
+            write("edits.md", &edits::page(figures, &machine))?;
+        }
+        report.lab(name, figures);
     }
     if options.wants("calls") {
         report.calls(host_calls::all().iter().map(host_calls::measure).collect());
