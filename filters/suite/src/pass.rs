@@ -26,16 +26,28 @@ impl<'a> Pass<'a> {
         Pass { headers: Cow::Borrowed(headers), is_request: false, ports, effects }
     }
 
-    /// Asks a filter, unless one before it has answered.
+    /// Asks a filter, unless one before it has answered or waits for an answer.
     pub fn request<F: Filter>(
         &mut self,
         filter: &mut F,
         worker: &mut F::Worker,
     ) -> Option<F::Stream> {
-        if self.effects.reply.is_some() {
+        if self.effects.reply.is_some() || self.effects.waits_for.is_some() {
             return None;
         }
         let (effects, stream) = filter.on_request(worker, &self.headers, self.ports);
+        self.take(F::NAME, effects);
+        stream
+    }
+
+    /// Asks a filter again whose call has been answered.
+    pub fn resume<F: Filter>(
+        &mut self,
+        filter: &mut F,
+        stream: Option<F::Stream>,
+        worker: &mut F::Worker,
+    ) -> Option<F::Stream> {
+        let (effects, stream) = filter.resume(stream, worker, &self.headers, self.ports);
         self.take(F::NAME, effects);
         stream
     }
@@ -73,6 +85,7 @@ impl<'a> Pass<'a> {
             self.push(edit);
         }
         self.effects.reply = effects.reply;
+        self.effects.waits_for = effects.waits_for;
         self.effects.is_charged |= effects.is_charged;
     }
 

@@ -17,6 +17,7 @@ mod flight;
 pub mod gcra;
 mod lease;
 mod limiter;
+pub mod mesh;
 mod metrics;
 mod overrides;
 mod plan;
