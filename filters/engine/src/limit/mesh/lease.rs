@@ -15,6 +15,14 @@ const LOW: u32 = 4;
 /// has lasted: so a window's end is noticed within 50 ms or a third of the time spent refusing.
 const FIRST_TRY: Nanos = 50_000_000;
 
+/// What is asked after a refusal, as a share of what was refused: halves would cost twice the refusals at the
+/// end of each window, and eighths would leave more of it.
+const SHRINK: u32 = 4;
+
+/// For so long no more is asked than that. What is left of a window is spent sooner
+/// than that where several processes ask, and the next window should not begin with small leases.
+const SHRUNK: Nanos = 100_000_000;
+
 /// However far away an engine says that its window ends, it is asked again after this: its limits may have
 /// been changed.
 const LAST_TRY: Nanos = 60_000_000_000;
@@ -123,7 +131,8 @@ impl Lease {
         if let Some(rest) = left.checked_sub(hits) {
             self.spend(hits);
             let is_low = rest <= self.fetched / LOW;
-            let wants = is_low && !self.is_claimed(need) && !self.is_refused(1, now);
+            let wants =
+                is_low && need.most > 1 && !self.is_claimed(need) && !self.is_refused(1, now);
             let fetch = if wants && may_fetch() { self.claim(need, 1) } else { None };
             return Some(Have::Hits { left: rest, fetch });
         }
@@ -159,7 +168,8 @@ impl Lease {
         self.lots = [older, lot];
         self.fetched = self.left().saturating_add(served);
         self.fetched_at = now;
-        if self.refused <= fetch.hits {
+        let has_room = answer.remaining.is_some_and(|room| room >= self.refused);
+        if self.refused <= fetch.hits || has_room {
             self.refused = 0;
             self.refused_until = 0;
         }
@@ -186,8 +196,8 @@ impl Lease {
         self.release(fetch);
         let is_spent = answer.counts_refused && answer.remaining == Some(0);
         if !fetch.is_least && !is_spent {
-            // Fewer may pass: the next fetch is half as large.
-            let lasts = answer.reset.map_or(settings.max_age, |reset| reset.most);
+            // Fewer may pass: the next fetch is smaller.
+            let lasts = answer.reset.map_or(SHRUNK, |reset| reset.most.min(SHRUNK));
             if !self.is_refused(fetch.hits, now) {
                 (self.refused, self.refused_until) = (fetch.hits, now.saturating_add(lasts));
                 self.resets_at = 0;
@@ -254,7 +264,7 @@ impl Lease {
             self.size = self.appetite(settings.ahead, now).min(most);
             hits = self.size;
             if self.refused > 0 && now < self.refused_until {
-                hits = hits.min(self.refused / 2);
+                hits = hits.min(self.refused / SHRINK);
             }
             if now < self.room_until {
                 // Two thirds of the part that is likely to be ours: the others ask as well.
