@@ -42,7 +42,7 @@ impl Filter for CircuitBreaker {
     fn on_request(
         &mut self,
         worker: &mut Worker,
-        headers: &HeaderMap,
+        headers: &mut HeaderMap,
         ports: &mut HostPorts,
     ) -> (Effects, Option<Rc<Call>>) {
         let decision = self.0.on_request(worker, headers, ports);
@@ -56,7 +56,7 @@ impl Filter for CircuitBreaker {
     fn on_response(
         call: &mut Rc<Call>,
         worker: &mut Worker,
-        upstream: &HeaderMap,
+        upstream: &mut HeaderMap,
         ports: &mut HostPorts,
     ) -> Effects {
         call.on_response(worker, upstream, ports).into()

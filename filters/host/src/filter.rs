@@ -29,10 +29,11 @@ pub trait Filter: Sized + 'static {
     /// The attribute that marks a charged request for its life, if the filter charges any.
     fn mark(&self) -> Option<&str>;
 
+    /// Only what runs several filters edits the headers: for those that come after.
     fn on_request(
         &mut self,
         worker: &mut Self::Worker,
-        headers: &HeaderMap,
+        headers: &mut HeaderMap,
         ports: &mut HostPorts,
     ) -> (Effects, Option<Self::Stream>);
 
@@ -41,10 +42,15 @@ pub trait Filter: Sized + 'static {
         &mut self,
         _: Option<Self::Stream>,
         worker: &mut Self::Worker,
-        headers: &HeaderMap,
+        headers: &mut HeaderMap,
         ports: &mut HostPorts,
     ) -> (Effects, Option<Self::Stream>) {
         self.on_request(worker, headers, ports)
+    }
+
+    /// What goes along with the mark when the stream ends without a response.
+    fn carries(_: &Self::Stream) -> Vec<u8> {
+        Vec::new()
     }
 
     /// Whether the edits depend on what the upstream sent; reading that costs a host call.
@@ -52,7 +58,7 @@ pub trait Filter: Sized + 'static {
     fn on_response(
         stream: &mut Self::Stream,
         worker: &mut Self::Worker,
-        upstream: &HeaderMap,
+        upstream: &mut HeaderMap,
         ports: &mut HostPorts,
     ) -> Effects;
     /// A call of [`weir_engine::core::ports::Calls`] has ended, with a message where the other side took it;

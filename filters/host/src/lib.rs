@@ -10,12 +10,14 @@ pub mod abi;
 mod filter;
 mod logger;
 mod memory;
+mod pool;
 mod ports;
 mod roots;
 mod vm;
 
 pub use filter::Filter;
 pub use memory::allocate;
+pub use pool::Pool;
 pub use ports::HostPorts;
 pub use vm::Vm;
 
@@ -47,6 +49,10 @@ macro_rules! module {
         }
     };
     ($filter:ty) => {
+        #[cfg(target_arch = "wasm32")]
+        #[global_allocator]
+        static POOL: $crate::Pool = $crate::Pool::new();
+
         // One thread runs a VM. A callback that finds the VM in use would be a host that calls back
         // into itself, which it does for memory alone; it is answered without the VM.
         thread_local! {

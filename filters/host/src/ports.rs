@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use proxy_wasm::types::MetricType;
+use weir_engine::core::effects::HeaderEdit;
 use weir_engine::core::ports::{
     Attributes, Calls, Cas, Clock, GrpcCall, HttpCall, Metrics, Nanos, Rng, SetError, SharedStore,
 };
@@ -34,6 +35,8 @@ struct Stream {
 #[derive(Debug, Default)]
 struct Remembered {
     attributes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    /// What filters have written into the request's headers, which Envoy is yet to see.
+    edits: Vec<HeaderEdit>,
     now: Option<Nanos>,
     wall: Option<Nanos>,
 }
@@ -78,6 +81,12 @@ impl HostPorts {
 
     pub fn forget(&mut self) {
         self.memory = None;
+    }
+
+    /// While it remembers: the request's headers as far as they were written since, to be shown by
+    /// Envoy's own attributes of the request.
+    pub fn edits(&mut self) -> Option<&mut Vec<HeaderEdit>> {
+        self.memory.as_mut().map(|memory| &mut memory.edits)
     }
 
     /// While it remembers: this attribute has this value, or none.
@@ -129,9 +138,32 @@ impl Attributes for HostPorts {
             return value.clone();
         }
         let value = abi::property(path);
+        let value = match written_header(path).filter(|_| !memory.edits.is_empty()) {
+            // It may change until the next one asks.
+            Some(name) => return after(&memory.edits, name, value),
+            None => value,
+        };
         memory.attributes.push((path.to_vec(), value.clone()));
         value
     }
+}
+
+/// The header of the request that an attribute shows.
+fn written_header(path: &[u8]) -> Option<&[u8]> {
+    let rest = path.strip_prefix(b"request\0")?;
+    if rest == b"id" { Some(b"x-request-id") } else { rest.strip_prefix(b"headers\0") }
+}
+
+/// What a header's value is after edits.
+fn after(edits: &[HeaderEdit], header: &[u8], before: Option<Vec<u8>>) -> Option<Vec<u8>> {
+    edits.iter().fold(before, |value, edit| match edit {
+        HeaderEdit::Set(name, value) if name.as_bytes() == header => Some(value.clone().into()),
+        HeaderEdit::Remove(name) if name.as_bytes() == header => None,
+        HeaderEdit::Add(name, added) if name.as_bytes() == header => {
+            value.or_else(|| Some(added.clone().into()))
+        }
+        _ => value,
+    })
 }
 
 impl Calls for HostPorts {

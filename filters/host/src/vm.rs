@@ -147,9 +147,9 @@ impl<F: Filter> Vm<F> {
             return abi::CONTINUE;
         };
         let Some(root) = self.roots.get_mut(root_id) else { return abi::CONTINUE };
-        let headers = abi::header_map(MapType::HttpRequestHeaders);
+        let mut headers = abi::header_map(MapType::HttpRequestHeaders);
         self.ports.enter(context, root_id);
-        let decision = root.filter.on_request(&mut self.worker, &headers, &mut self.ports);
+        let decision = root.filter.on_request(&mut self.worker, &mut headers, &mut self.ports);
         self.ports.leave();
         match self.carry_out(context, root_id, decision) {
             Fate::GoesOn => abi::CONTINUE,
@@ -199,12 +199,12 @@ impl<F: Filter> Vm<F> {
             gone.as_mut()
         };
         let Some(stream) = stream else { return abi::CONTINUE };
-        let upstream = if F::reads_response(stream) {
+        let mut upstream = if F::reads_response(stream) {
             abi::header_map(MapType::HttpResponseHeaders)
         } else {
             HeaderMap::default()
         };
-        let effects = F::on_response(stream, &mut self.worker, &upstream, &mut self.ports);
+        let effects = F::on_response(stream, &mut self.worker, &mut upstream, &mut self.ports);
         match effects.reply {
             Some(reply) if abi::send_local_reply(&reply) => abi::PAUSE,
             _ => {
@@ -231,9 +231,9 @@ impl<F: Filter> Vm<F> {
             return;
         }
         let Some(root) = self.roots.get_mut(root_id) else { return abi::continue_request() };
-        let headers = abi::header_map(MapType::HttpRequestHeaders);
+        let mut headers = abi::header_map(MapType::HttpRequestHeaders);
         self.ports.enter(context, root_id);
-        let decision = root.filter.resume(kept, &mut self.worker, &headers, &mut self.ports);
+        let decision = root.filter.resume(kept, &mut self.worker, &mut headers, &mut self.ports);
         self.ports.leave();
         if let Fate::GoesOn = self.carry_out(context, root_id, decision) {
             // No header can be touched after this.
@@ -249,11 +249,13 @@ impl<F: Filter> Vm<F> {
         self.waiting.retain(|waiting| waiting.context != context);
         // A stream that ends without a response may be about to run again: an internal redirect takes
         // the upstream's answer before any filter sees it. The mark goes along.
+        let stream = self.streams.remove(&context);
         let root = self.charged.remove(&context).and_then(|root| self.roots.get_mut(root));
         if let Some(mark) = root.and_then(|root| root.filter.mark()) {
-            abi::set_property(mark, b"1");
+            let carried = stream.as_ref().map(F::carries).unwrap_or_default();
+            abi::set_property(mark, if carried.is_empty() { b"1" } else { &carried });
         }
-        if let Some(stream) = self.streams.remove(&context) {
+        if let Some(stream) = stream {
             F::on_log(stream, &mut self.worker, &mut self.ports);
         }
     }

@@ -40,7 +40,7 @@ impl Filter for RateLimit {
     fn on_request(
         &mut self,
         worker: &mut Worker,
-        headers: &HeaderMap,
+        headers: &mut HeaderMap,
         ports: &mut HostPorts,
     ) -> (Effects, Option<ResponsePlan>) {
         let decision = self.0.on_request(worker, headers, ports);
@@ -51,7 +51,7 @@ impl Filter for RateLimit {
         &mut self,
         plan: Option<ResponsePlan>,
         worker: &mut Worker,
-        headers: &HeaderMap,
+        headers: &mut HeaderMap,
         ports: &mut HostPorts,
     ) -> (Effects, Option<ResponsePlan>) {
         let waiting = plan.and_then(|plan| plan.waiting);
@@ -67,6 +67,10 @@ impl Filter for RateLimit {
         worker.overdue(ports)
     }
 
+    fn carries(plan: &ResponsePlan) -> Vec<u8> {
+        plan.carried()
+    }
+
     fn reads_response(plan: &ResponsePlan) -> bool {
         plan.reads_response()
     }
@@ -74,7 +78,7 @@ impl Filter for RateLimit {
     fn on_response(
         plan: &mut ResponsePlan,
         worker: &mut Worker,
-        upstream: &HeaderMap,
+        upstream: &mut HeaderMap,
         ports: &mut HostPorts,
     ) -> Effects {
         plan.respond(worker, upstream, ports).into()

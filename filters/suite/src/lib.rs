@@ -81,7 +81,7 @@ impl Filter for Suite {
     fn on_request(
         &mut self,
         worker: &mut Workers,
-        headers: &HeaderMap,
+        headers: &mut HeaderMap,
         ports: &mut HostPorts,
     ) -> (Effects, Option<Streams>) {
         let mut pass = Pass::of_request(headers, ports);
@@ -99,7 +99,7 @@ impl Filter for Suite {
         &mut self,
         streams: Option<Streams>,
         worker: &mut Workers,
-        headers: &HeaderMap,
+        headers: &mut HeaderMap,
         ports: &mut HostPorts,
     ) -> (Effects, Option<Streams>) {
         let Some(mut streams) = streams else { return (Effects::default(), None) };
@@ -108,6 +108,10 @@ impl Filter for Suite {
         streams.limit = pass.resume(&mut self.limit, plan, &mut worker.limit);
         streams.breaker = pass.request(&mut self.breaker, &mut worker.breaker);
         (pass.end(), Some(streams).filter(Streams::matter))
+    }
+
+    fn carries(streams: &Streams) -> Vec<u8> {
+        streams.limit.as_ref().map(RateLimit::carries).unwrap_or_default()
     }
 
     fn reads_response(streams: &Streams) -> bool {
@@ -123,7 +127,7 @@ impl Filter for Suite {
     fn on_response(
         streams: &mut Streams,
         worker: &mut Workers,
-        upstream: &HeaderMap,
+        upstream: &mut HeaderMap,
         ports: &mut HostPorts,
     ) -> Effects {
         let mut pass = Pass::of_response(upstream, ports);

@@ -1,29 +1,26 @@
 //! One pass over the filters: each sees what those before it wrote.
 
-use std::borrow::Cow;
-
 use weir_engine::core::effects::{Effects, HeaderEdit};
 use weir_engine::core::headers::HeaderMap;
 use weir_engine::core::restore::NOTE;
 use weir_host::{Filter, HostPorts};
 
 pub struct Pass<'a> {
-    headers: Cow<'a, HeaderMap>,
+    headers: &'a mut HeaderMap,
     is_request: bool,
     ports: &'a mut HostPorts,
-    /// Of all filters so far.
+    /// Of all filters so far, but for the edits of a request's headers: the ports show them.
     effects: Effects,
 }
 
 impl<'a> Pass<'a> {
-    pub fn of_request(headers: &'a HeaderMap, ports: &'a mut HostPorts) -> Pass<'a> {
+    pub fn of_request(headers: &'a mut HeaderMap, ports: &'a mut HostPorts) -> Pass<'a> {
         Pass { is_request: true, ..Pass::of_response(headers, ports) }
     }
 
-    pub fn of_response(headers: &'a HeaderMap, ports: &'a mut HostPorts) -> Pass<'a> {
+    pub fn of_response(headers: &'a mut HeaderMap, ports: &'a mut HostPorts) -> Pass<'a> {
         ports.remember();
-        let effects = Effects::default();
-        Pass { headers: Cow::Borrowed(headers), is_request: false, ports, effects }
+        Pass { headers, is_request: false, ports, effects: Effects::default() }
     }
 
     /// Asks a filter, unless one before it has answered or waits for an answer.
@@ -35,7 +32,7 @@ impl<'a> Pass<'a> {
         if self.effects.reply.is_some() || self.effects.waits_for.is_some() {
             return None;
         }
-        let (effects, stream) = filter.on_request(worker, &self.headers, self.ports);
+        let (effects, stream) = filter.on_request(worker, self.headers, self.ports);
         self.take(F::NAME, effects);
         stream
     }
@@ -47,7 +44,7 @@ impl<'a> Pass<'a> {
         stream: Option<F::Stream>,
         worker: &mut F::Worker,
     ) -> Option<F::Stream> {
-        let (effects, stream) = filter.resume(stream, worker, &self.headers, self.ports);
+        let (effects, stream) = filter.resume(stream, worker, self.headers, self.ports);
         self.take(F::NAME, effects);
         stream
     }
@@ -55,14 +52,17 @@ impl<'a> Pass<'a> {
     /// The same on the way back.
     pub fn response<F: Filter>(&mut self, stream: &mut Option<F::Stream>, worker: &mut F::Worker) {
         let Some(found) = stream.as_mut().filter(|_| self.effects.reply.is_none()) else { return };
-        let effects = F::on_response(found, worker, &self.headers, self.ports);
+        let effects = F::on_response(found, worker, self.headers, self.ports);
         if !F::KEEPS_STREAMS {
             *stream = None;
         }
         self.take(F::NAME, effects);
     }
 
-    pub fn end(self) -> Effects {
+    pub fn end(mut self) -> Effects {
+        if let Some(edits) = self.ports.edits().filter(|_| self.is_request) {
+            self.effects.headers = std::mem::take(edits);
+        }
         self.ports.forget();
         self.effects
     }
@@ -75,49 +75,32 @@ impl<'a> Pass<'a> {
             // The filters that it is for are in here.
             self.ports.pretend(NOTE.as_bytes(), Some(note.write()));
         }
-        if !effects.headers.is_empty() {
-            self.headers.to_mut().edit(&effects.headers);
-            if self.is_request {
-                self.show(&effects.headers);
-            }
-        }
-        for edit in effects.headers {
-            self.push(edit);
-        }
+        self.headers.edit(&effects.headers);
+        let edits = match self.ports.edits() {
+            Some(edits) if self.is_request => edits,
+            _ => &mut self.effects.headers,
+        };
+        effects.headers.into_iter().for_each(|edit| push(edit, edits));
         self.effects.reply = effects.reply;
         self.effects.waits_for = effects.waits_for;
         self.effects.is_charged |= effects.is_charged;
     }
+}
 
-    /// Envoy's own attributes of the request show what was written too.
-    fn show(&mut self, edits: &[HeaderEdit]) {
-        for edit in edits {
-            let (HeaderEdit::Set(name, _) | HeaderEdit::Add(name, _) | HeaderEdit::Remove(name)) =
-                edit;
-            let value = self.headers.get(name.as_bytes()).map(<[u8]>::to_vec);
-            if name == "x-request-id" {
-                self.ports.pretend(b"request\0id", value.clone());
+/// What a later filter writes makes an earlier edit of the same lines superfluous. An earlier removal
+/// stays: it takes lines that a `Set` would leave.
+fn push(edit: HeaderEdit, edits: &mut Vec<HeaderEdit>) {
+    match &edit {
+        HeaderEdit::Set(name, _) => edits.retain(|earlier| match earlier {
+            HeaderEdit::Set(other, _) | HeaderEdit::Add(other, _) => other != name,
+            HeaderEdit::Remove(_) => true,
+        }),
+        HeaderEdit::Remove(name) => edits.retain(|earlier| match earlier {
+            HeaderEdit::Set(other, _) | HeaderEdit::Add(other, _) | HeaderEdit::Remove(other) => {
+                other != name
             }
-            self.ports.pretend(format!("request\0headers\0{name}").as_bytes(), value);
-        }
+        }),
+        HeaderEdit::Add(..) => {}
     }
-
-    /// What a later filter writes makes an earlier edit of the same lines superfluous. An earlier
-    /// removal stays: it takes lines that a `Set` would leave.
-    fn push(&mut self, edit: HeaderEdit) {
-        let edits = &mut self.effects.headers;
-        match &edit {
-            HeaderEdit::Set(name, _) => edits.retain(|earlier| match earlier {
-                HeaderEdit::Set(other, _) | HeaderEdit::Add(other, _) => other != name,
-                HeaderEdit::Remove(_) => true,
-            }),
-            HeaderEdit::Remove(name) => edits.retain(|earlier| match earlier {
-                HeaderEdit::Set(other, _)
-                | HeaderEdit::Add(other, _)
-                | HeaderEdit::Remove(other) => other != name,
-            }),
-            HeaderEdit::Add(..) => {}
-        }
-        edits.push(edit);
-    }
+    edits.push(edit);
 }

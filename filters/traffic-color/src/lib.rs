@@ -40,7 +40,7 @@ impl Filter for TrafficColor {
     fn on_request(
         &mut self,
         worker: &mut Worker,
-        headers: &HeaderMap,
+        headers: &mut HeaderMap,
         ports: &mut HostPorts,
     ) -> (Effects, Option<Call>) {
         let decision = self.0.on_request(worker, headers, ports);
@@ -54,7 +54,7 @@ impl Filter for TrafficColor {
     fn on_response(
         call: &mut Call,
         _: &mut Worker,
-        response: &HeaderMap,
+        response: &mut HeaderMap,
         ports: &mut HostPorts,
     ) -> Effects {
         call.on_response(response, ports)

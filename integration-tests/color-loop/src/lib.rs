@@ -78,7 +78,7 @@ impl Filter for Loop {
     fn on_request(
         &mut self,
         (): &mut (),
-        _: &HeaderMap,
+        _: &mut HeaderMap,
         _: &mut HostPorts,
     ) -> (Effects, Option<()>) {
         (Effects::default(), None)
@@ -88,7 +88,7 @@ impl Filter for Loop {
         false
     }
 
-    fn on_response((): &mut (), (): &mut (), _: &HeaderMap, _: &mut HostPorts) -> Effects {
+    fn on_response((): &mut (), (): &mut (), _: &mut HeaderMap, _: &mut HostPorts) -> Effects {
         Effects::default()
     }
 

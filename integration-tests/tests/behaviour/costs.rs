@@ -1,7 +1,7 @@
 //! Requests that cost more than one token, and costs that the response tells.
 
 use crate::common::{direct, once, proxied, shop, statuses};
-use weir_integration_tests::{Client, Request};
+use weir_integration_tests::{Client, Cluster, Envoy, Filter, Listener, Request, Route, Upstream};
 
 fn costing(cost: &str) -> Request {
     Request::get("/").header("x-cost", cost)
@@ -76,4 +76,33 @@ fn what_a_client_sends_is_no_bill() {
     let forged = Request::get("/").header("x-used", "0");
     assert_eq!(admitted(&mut client, &forged, 20), 5);
     envoy.assert_healthy();
+}
+
+/// Envoy follows the redirect itself: the filter sees the response of the second stream alone, which may
+/// lie under the rule or not.
+#[test]
+fn a_redirected_response_is_charged_once() {
+    for landing in ["redirected", "elsewhere"] {
+        let upstream = Upstream::start("echo");
+        let envoy = Envoy::builder()
+            .cluster(Cluster::h1("echo", upstream.address))
+            .listener(
+                Listener::inbound("in")
+                    .filter(Filter::weir())
+                    .route(Route::prefix("/", "echo").follow_redirects()),
+            )
+            .policy(&shop(&format!(
+                "{{id: r, match: {{path: {{prefix: /redirect}}}}, {}, cost: {{response_header: x-used}}}}",
+                once(20)
+            )))
+            .start();
+        let mut client = envoy.client("in");
+
+        let expensive =
+            Request::get(format!("/redirect/{landing}")).header("x-test-answer-header", "x-used=8");
+        let answer = client.send(&expensive);
+        assert_eq!((answer.status, &answer.json()["path"]), (200, &format!("/{landing}").into()));
+        assert_eq!(admitted(&mut client, &Request::get("/redirected"), 20), 12, "{landing}");
+        envoy.assert_healthy();
+    }
 }

@@ -40,7 +40,7 @@ impl Filter for TrapLimit {
     fn on_request(
         &mut self,
         worker: &mut Worker,
-        headers: &HeaderMap,
+        headers: &mut HeaderMap,
         ports: &mut HostPorts,
     ) -> (Effects, Option<ResponsePlan>) {
         if headers.get(b"x-test-trap").is_some() {
@@ -50,6 +50,10 @@ impl Filter for TrapLimit {
         (decision.effects, decision.response)
     }
 
+    fn carries(plan: &ResponsePlan) -> Vec<u8> {
+        plan.carried()
+    }
+
     fn reads_response(plan: &ResponsePlan) -> bool {
         plan.reads_response()
     }
@@ -57,7 +61,7 @@ impl Filter for TrapLimit {
     fn on_response(
         plan: &mut ResponsePlan,
         worker: &mut Worker,
-        upstream: &HeaderMap,
+        upstream: &mut HeaderMap,
         ports: &mut HostPorts,
     ) -> Effects {
         plan.respond(worker, upstream, ports).into()

@@ -271,7 +271,7 @@ impl Value {
     ) -> bool {
         let count = |tally: &Tally| (f64::from(events(tally)), f64::from(tally.requests));
         let mut slots = self.slots.each_ref().map(|slot| slot.each_ref().map(count));
-        slots.sort_by(|[one, _], [other, _]| one.0.total_cmp(&other.0));
+        slots.sort_unstable_by(|[one, _], [other, _]| one.0.total_cmp(&other.0));
         let mut without = [(0.0, 0.0); 2];
         for slot in slots.iter().take(SLOTS.saturating_sub(2)) {
             without.iter_mut().zip(slot).for_each(|(sum, more)| {

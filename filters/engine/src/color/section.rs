@@ -266,7 +266,7 @@ impl Painter {
         });
         if self.mode != mode::Value::Shadow && lane != Lane::Closed {
             let new_session = new_session.as_ref().map(|(header, id)| (*header, id.as_str()));
-            let trace_id = own_trace(request);
+            let trace_id = self.memory.as_ref().and_then(|_| own_trace(request));
             let (note, is_edge) = (&mut None, self.common.is_edge);
             let comer =
                 Comer { trace_id, is_trusted, is_new_trace: false, is_edge, new_session, note };

@@ -8,12 +8,18 @@ use super::effects::HeaderEdit;
 pub struct HeaderMap {
     raw: Vec<u8>,
     lines: Vec<Line>,
+    /// A bit for each tag of a line that is there, or was: most names that are asked for are not there.
+    tags: u64,
 }
+
+type Place = (u32, u32);
 
 #[derive(Clone, Copy, Debug)]
 struct Line {
-    name: (u32, u32),
-    value: (u32, u32),
+    /// Of the name: lines are told apart by it before any bytes are compared.
+    tag: u32,
+    name: Place,
+    value: Place,
 }
 
 impl HeaderMap {
@@ -21,6 +27,7 @@ impl HeaderMap {
     /// little-endian), then the bytes, each followed by NUL. What does not fit is left out.
     pub fn from_wire(raw: Vec<u8>) -> HeaderMap {
         let mut lines = Vec::new();
+        let mut tags = 0;
         let count = word(&raw, 0).unwrap_or(0) as usize;
         let room = raw.len() / 8;
         if count <= room {
@@ -38,12 +45,14 @@ impl HeaderMap {
                 if end > raw.len() {
                     break;
                 }
+                let tag = tag(raw.get(at..value_at.saturating_sub(1)).unwrap_or_default());
+                tags |= bit(tag);
                 #[allow(clippy::cast_possible_truncation)] // `end` is within a 32-bit memory.
-                lines.push(Line { name: (at as u32, name), value: (value_at as u32, value) });
+                lines.push(Line { tag, name: (at as u32, name), value: (value_at as u32, value) });
                 at = end.saturating_add(1);
             }
         }
-        HeaderMap { raw, lines }
+        HeaderMap { raw, lines, tags }
     }
 
     pub fn from_pairs<N: AsRef<[u8]>, V: AsRef<[u8]>>(pairs: &[(N, V)]) -> HeaderMap {
@@ -73,36 +82,48 @@ impl HeaderMap {
     pub fn edit(&mut self, edits: &[HeaderEdit]) {
         for edit in edits {
             match edit {
-                HeaderEdit::Set(name, value) => {
-                    let value = self.append(value.as_bytes());
-                    let lines = std::mem::take(&mut self.lines);
-                    let mut is_set = false;
-                    for mut line in lines {
-                        if self.slice(line.name) == name.as_bytes() {
-                            if std::mem::replace(&mut is_set, true) {
-                                continue;
-                            }
+                HeaderEdit::Set(name, value) => match self.find(name.as_bytes()) {
+                    Some(first) => {
+                        let value = self.append(value.as_bytes());
+                        if let Some(line) = self.lines.get_mut(first) {
                             line.value = value;
                         }
-                        self.lines.push(line);
+                        self.remove(name.as_bytes(), first.saturating_add(1));
                     }
-                    if !is_set {
-                        let name = self.append(name.as_bytes());
-                        self.lines.push(Line { name, value });
-                    }
-                }
-                HeaderEdit::Remove(name) => {
-                    let mut lines = std::mem::take(&mut self.lines);
-                    lines.retain(|line| self.slice(line.name) != name.as_bytes());
-                    self.lines = lines;
-                }
-                HeaderEdit::Add(name, value) => {
-                    let (name, value) =
-                        (self.append(name.as_bytes()), self.append(value.as_bytes()));
-                    self.lines.push(Line { name, value });
-                }
+                    None => self.add(name.as_bytes(), value.as_bytes()),
+                },
+                HeaderEdit::Remove(name) => self.remove(name.as_bytes(), 0),
+                HeaderEdit::Add(name, value) => self.add(name.as_bytes(), value.as_bytes()),
             }
         }
+    }
+
+    fn add(&mut self, name: &[u8], value: &[u8]) {
+        let tag = tag(name);
+        self.tags |= bit(tag);
+        let (name, value) = (self.append(name), self.append(value));
+        self.lines.push(Line { tag, name, value });
+    }
+
+    /// All lines of that name from this one on.
+    fn remove(&mut self, name: &[u8], from: usize) {
+        let tag = tag(name);
+        let HeaderMap { raw, lines, .. } = self;
+        let mut place = 0_usize;
+        lines.retain(|line| {
+            place = place.saturating_add(1);
+            place <= from || line.tag != tag || slice(raw, line.name) != name
+        });
+    }
+
+    /// The first line of that name.
+    #[inline(never)]
+    fn find(&self, name: &[u8]) -> Option<usize> {
+        let tag = tag(name);
+        if self.tags & bit(tag) == 0 {
+            return None;
+        }
+        self.lines.iter().position(|line| line.tag == tag && is_same(self.slice(line.name), name))
     }
 
     #[allow(clippy::cast_possible_truncation)] // A module's memory ends at 32 bits.
@@ -112,35 +133,28 @@ impl HeaderMap {
         (at, bytes.len() as u32)
     }
 
-    fn slice(&self, (at, len): (u32, u32)) -> &[u8] {
-        let at = at as usize;
-        self.raw.get(at..at.saturating_add(len as usize)).unwrap_or_default()
+    fn slice(&self, place: Place) -> &[u8] {
+        slice(&self.raw, place)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.lines.iter().map(|line| (self.slice(line.name), self.slice(line.value)))
     }
 
-    /// The pseudo-headers: the lines whose name starts with a colon.
-    pub fn pseudo(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let is_pseudo = |line: &&Line| self.raw.get(line.name.0 as usize) == Some(&b':');
-        self.lines
-            .iter()
-            .filter(is_pseudo)
-            .map(|line| (self.slice(line.name), self.slice(line.value)))
-    }
-
     /// The values of all lines of that name, which is in lower case.
     pub fn all<'m, 'n>(&'m self, name: &'n [u8]) -> impl Iterator<Item = &'m [u8]> + use<'m, 'n> {
-        self.lines
+        let tag = tag(name);
+        let lines = if self.tags & bit(tag) == 0 { &[] } else { self.lines.as_slice() };
+        lines
             .iter()
-            .filter(move |line| line.name.1 as usize == name.len() && self.slice(line.name) == name)
+            .filter(move |line| line.tag == tag && is_same(self.slice(line.name), name))
             .map(|line| self.slice(line.value))
     }
 
     /// The first line of that name.
     pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
-        self.all(name).next()
+        let line = self.lines.get(self.find(name)?)?;
+        Some(self.slice(line.value))
     }
 
     /// The only line of that name: of two nobody knows which one counts.
@@ -156,6 +170,36 @@ impl HeaderMap {
     pub fn is_empty(&self) -> bool {
         self.lines.is_empty()
     }
+}
+
+/// Whether two names of one tag are equal. They are short, and the compiler's own way goes byte by byte
+/// through a call.
+#[inline]
+fn is_same(a: &[u8], b: &[u8]) -> bool {
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
+    a.len() == b.len()
+        && a.iter().zip(b).all(|(a, b)| u64::from_ne_bytes(*a) == u64::from_ne_bytes(*b))
+        && a_rest.len() == b_rest.len()
+        && a_rest.iter().zip(b_rest).all(|(a, b)| a == b)
+}
+
+fn slice(raw: &[u8], (at, len): Place) -> &[u8] {
+    let at = at as usize;
+    raw.get(at..at.saturating_add(len as usize)).unwrap_or_default()
+}
+
+/// Tells most names apart: the length and three of the bytes.
+#[inline(never)]
+fn tag(name: &[u8]) -> u32 {
+    let byte = |byte: Option<&u8>| byte.copied().unwrap_or_default();
+    let middle = name.get(name.len() / 2);
+    #[allow(clippy::cast_possible_truncation)] // A tag is not the name.
+    u32::from_le_bytes([name.len() as u8, byte(name.first()), byte(middle), byte(name.last())])
+}
+
+#[inline]
+fn bit(tag: u32) -> u64 {
+    1 << (tag.wrapping_mul(0x9e37_79b1) >> 26)
 }
 
 fn word(raw: &[u8], at: usize) -> Option<u32> {
@@ -192,7 +236,6 @@ mod tests {
         assert_eq!(map.get(b":path"), Some(&b"/a"[..]));
         assert_eq!(map.all(b"x").collect::<Vec<_>>(), [&b"\xff\x00"[..], b""]);
         assert_eq!(map.get(b"none"), None);
-        assert_eq!(map.pseudo().collect::<Vec<_>>(), [(&b":path"[..], &b"/a"[..])]);
         assert_eq!(map.len(), 4);
     }
 

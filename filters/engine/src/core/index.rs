@@ -154,7 +154,7 @@ impl Index {
             look(fnv(PATH_SEED, request.path));
         }
         if self.has_authority {
-            look(fnv(AUTHORITY_SEED, &request.authority));
+            look(fnv(AUTHORITY_SEED, &request.authority()));
         }
         if self.prefix_lengths.iter().any(|word| *word != 0) {
             let mut hash = PREFIX_SEED;

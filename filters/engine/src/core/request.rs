@@ -23,8 +23,6 @@ pub struct Request<'r> {
     /// Without the question mark.
     pub query: &'r [u8],
     pub method: &'r [u8],
-    /// Lower-cased, without port and trailing dot.
-    pub authority: Cow<'r, [u8]>,
     direction: Option<Direction>,
     source: Option<Option<IpAddr>>,
     grpc: Option<bool>,
@@ -34,15 +32,7 @@ pub struct Request<'r> {
 
 impl<'r> Request<'r> {
     pub fn new(headers: &'r HeaderMap) -> Request<'r> {
-        let (mut target, mut method, mut authority) = (&b""[..], &b""[..], &b""[..]);
-        for (name, value) in headers.pseudo() {
-            match name {
-                b":path" => target = value,
-                b":method" => method = value,
-                b":authority" => authority = value,
-                _ => {}
-            }
-        }
+        let target = headers.get(b":path").unwrap_or_default();
         // A fragment is no part of what Envoy routes by either.
         let end =
             target.iter().position(|byte| matches!(byte, b'#' | b'?')).unwrap_or(target.len());
@@ -53,13 +43,17 @@ impl<'r> Request<'r> {
             headers,
             path,
             query,
-            method,
-            authority: normal_authority(authority),
+            method: headers.get(b":method").unwrap_or_default(),
             direction: None,
             source: None,
             grpc: None,
             odd_numbers: 0,
         }
+    }
+
+    /// Lower-cased, without port and trailing dot.
+    pub fn authority(&self) -> Cow<'r, [u8]> {
+        normal_authority(self.headers.get(b":authority").unwrap_or_default())
     }
 
     /// What Envoy takes for gRPC, since Envoy then makes the answer: `application/grpc` as it stands,
@@ -85,7 +79,7 @@ impl<'r> Request<'r> {
 
     /// A mirror that Envoy made: it appends `-shadow` to the host, before any port.
     pub fn is_mirrored(&self) -> bool {
-        self.authority.ends_with(b"-shadow")
+        self.authority().ends_with(b"-shadow")
     }
 
     /// Asked for each stream: listeners that get the filter from one ECDS resource share its root,

@@ -52,10 +52,7 @@ impl Source {
                 template.capture(request.path, *place).map(Cow::Borrowed)
             }
             Source::Method => Some(Cow::Borrowed(request.method)),
-            Source::Authority => match &request.authority {
-                Cow::Borrowed(host) => Some(Cow::Borrowed(*host)),
-                Cow::Owned(host) => Some(Cow::Owned(host.clone())),
-            },
+            Source::Authority => Some(request.authority()),
             Source::GrpcService => request.grpc_method().map(|(service, _)| Cow::Borrowed(service)),
             Source::GrpcMethod => request.grpc_method().map(|(_, method)| Cow::Borrowed(method)),
             Source::SourceAddress { v4_prefix, v6_prefix } => {

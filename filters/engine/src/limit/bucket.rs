@@ -110,20 +110,36 @@ impl Buckets<'_> {
         Some(set_key(self.rule, place(fingerprint, before.sets)))
     }
 
-    /// The bucket of a key that is new to its set, as it was in the table before.
-    fn moved(&self, ask: Ask, store: &mut impl SharedStore) -> Option<(Slot, Nanos)> {
+    /// Brings a slot that is new to its set to what it was in the table before. Gives the time by which
+    /// its bucket counts, where it was there.
+    fn fetch(
+        &self,
+        set: &mut Set,
+        slot: &mut Slot,
+        ask: Ask,
+        store: &mut dyn SharedStore,
+    ) -> Option<Nanos> {
+        let (old, taken) = self.moved(ask, store)?;
+        slot.bucket = taken.slot.bucket;
+        // It may be in debt there.
+        set.raise(slot, taken.slot.terms(&old).ceiling);
+        set.overdraft = set.overdraft.or_later(old.overdraft, self.moment.steady);
+        Some(taken.now)
+    }
+
+    fn moved(&self, ask: Ask, store: &mut dyn SharedStore) -> Option<(Set, Taken)> {
         let (bytes, _) = store.get(&self.place_before(ask.fingerprint)?)?;
         let mut set = Set::read(&bytes)?;
         set.rescale(self.to(self.rate));
         let is_known = set.slots.iter().any(|slot| slot.fingerprint == ask.fingerprint);
         is_known.then(|| {
             let taken = set.take(ask.fingerprint, self.to(ask.rate));
-            (taken.slot, taken.now)
+            (set, taken)
         })
     }
 
     /// Found there again after another edit, the bucket would be out of date.
-    fn forget_before(&self, fingerprint: Fingerprint, store: &mut impl SharedStore) {
+    fn forget_before(&self, fingerprint: Fingerprint, store: &mut dyn SharedStore) {
         if let Some(key) = self.place_before(fingerprint) {
             update(&key, store, &|set| set.known(fingerprint, self.moment).map(|_| ()));
         }
@@ -136,7 +152,7 @@ impl Buckets<'_> {
     }
 
     /// Makes the set of a rule that has one alone.
-    pub fn prepare(&self, store: &mut impl SharedStore) {
+    pub fn prepare(&self, store: &mut dyn SharedStore) {
         load(&set_key(self.rule, 0), self.filling, self.rate, store);
     }
 
@@ -144,7 +160,7 @@ impl Buckets<'_> {
     pub fn take(
         &self,
         ask: Ask,
-        store: &mut impl SharedStore,
+        store: &mut dyn SharedStore,
         leases: &mut LeaseTable,
         effort: &mut Effort,
     ) -> Take {
@@ -168,10 +184,9 @@ impl Buckets<'_> {
             let is_rescaled = set.rescale(self.to(self.rate));
             let taken = set.take(fingerprint, self.to(rate));
             let Taken { mut slot, is_new, evicted, now: mut at, is_changed } = taken;
-            let moved = if is_new { self.moved(ask, store) } else { None };
-            if let Some((moved, counts_by)) = moved {
-                (slot.bucket, at) = (moved.bucket, counts_by);
-            }
+            let fetched = if is_new { self.fetch(&mut set, &mut slot, ask, store) } else { None };
+            let is_moved = fetched.is_some();
+            at = fetched.unwrap_or(at);
             if let Some(lease) = lease.as_deref().filter(|lease| lease.granted > 0) {
                 // Whatever it has not spent comes back: its time is over, or its policy.
                 slot.bucket.release(rate, lease.epoch, lease.granted, lease.tokens, at);
@@ -179,17 +194,17 @@ impl Buckets<'_> {
             let available = slot.bucket.available(rate, at);
             let needed = tokens.saturating_add(reserve);
             let Some(free) = available.checked_sub(needed) else {
-                let wait = self.wait(&slot.bucket, rate, needed, at);
+                let wait = self.wait(&set.without_overdraft(&slot, now), rate, needed, at);
                 // A refusal changes nothing and is not written, but for what else has changed. When
                 // another worker was first, it wrote the same.
-                if is_rescaled || is_changed || moved.is_some() {
+                if is_rescaled || is_changed || is_moved {
                     set.put(slot);
                     set.write(&mut bytes);
                     let written = store.set(&key, &bytes, cas).is_ok();
                     if let Some(lease) = lease.filter(|_| written) {
                         (lease.granted, lease.tokens) = (0, 0);
                     }
-                    if moved.is_some() && written {
+                    if is_moved && written {
                         self.forget_before(fingerprint, store);
                     }
                 }
@@ -209,7 +224,7 @@ impl Buckets<'_> {
                 }
                 Err(SetError::Failed) => return Take::Failed,
             }
-            if moved.is_some() {
+            if is_moved {
                 self.forget_before(fingerprint, store);
             }
             effort.evictions = effort.evictions.saturating_add(u64::from(evicted));
@@ -240,14 +255,16 @@ impl Buckets<'_> {
     /// The bucket of a key as it stands in the store: its tokens, and the time until there are as many as
     /// the request wants.
     #[cfg(any(test, feature = "sim"))]
-    pub fn look(&self, ask: Ask, store: &mut impl SharedStore) -> (u64, Nanos) {
+    pub fn look(&self, ask: Ask, store: &mut dyn SharedStore) -> (u64, Nanos) {
         let found = store.get(&set_key(self.rule, self.place(ask.fingerprint)));
         let set = found.and_then(|(bytes, _)| Set::read(&bytes));
         let mut set = set.unwrap_or_else(|| Set::new(self.filling, self.rate));
         set.rescale(self.to(self.rate));
-        let Taken { slot, is_new, now, .. } = set.take(ask.fingerprint, self.to(ask.rate));
-        let moved = if is_new { self.moved(ask, store) } else { None };
-        let (bucket, now) = moved.map_or((slot.bucket, now), |(moved, now)| (moved.bucket, now));
+        let Taken { mut slot, is_new, mut now, .. } = set.take(ask.fingerprint, self.to(ask.rate));
+        if is_new && let Some(at) = self.fetch(&mut set, &mut slot, ask, store) {
+            now = at;
+        }
+        let bucket = set.without_overdraft(&slot, self.moment.steady);
         let available = bucket.available(ask.rate, now);
         let needed = ask.tokens.saturating_add(ask.reserve);
         let has_enough = available >= needed;
@@ -256,12 +273,12 @@ impl Buckets<'_> {
 
     /// Leaves so many tokens in the bucket of a key. False where the store refuses.
     #[cfg(any(test, feature = "sim"))]
-    pub fn leave(&self, ask: Ask, tokens: u64, store: &mut impl SharedStore) -> bool {
+    pub fn leave(&self, ask: Ask, tokens: u64, store: &mut dyn SharedStore) -> bool {
         let key = set_key(self.rule, self.place(ask.fingerprint));
         let Some((mut set, cas)) = load(&key, self.filling, self.rate, store) else { return false };
         set.rescale(self.to(self.rate));
         let Taken { mut slot, now, .. } = set.take(ask.fingerprint, self.to(ask.rate));
-        slot.bucket = Bucket::with_used(ask.rate, ask.rate.max.saturating_sub(tokens), now);
+        slot.bucket.set_used(ask.rate, ask.rate.max.saturating_sub(tokens), now);
         set.put(slot);
         let mut bytes = Vec::new();
         set.write(&mut bytes);
@@ -270,7 +287,7 @@ impl Buckets<'_> {
 
     /// Gives back what [`Buckets::take`] gave and that was not spent after all. When the store is
     /// contended it is lost, which refuses one request too many and admits none.
-    pub fn give_back(&self, ask: Ask, store: &mut impl SharedStore, leases: &mut LeaseTable) {
+    pub fn give_back(&self, ask: Ask, store: &mut dyn SharedStore, leases: &mut LeaseTable) {
         let fingerprint = ask.fingerprint;
         if self.workers > 0
             && let Some(lease) = leases.find(fingerprint)
@@ -308,7 +325,7 @@ impl Bill {
     /// Charges the rest of the cost, or gives back what was too much. It is charged whatever rate the
     /// policy has now; a bucket that was forgotten meanwhile is charged nothing. False where other
     /// workers were first each time.
-    pub fn settle(&self, cost: u64, moment: Moment, store: &mut impl SharedStore) -> bool {
+    pub fn settle(&self, cost: u64, moment: Moment, store: &mut dyn SharedStore) -> bool {
         update(&set_key(&self.rule, self.set), store, &|set| {
             let (mut slot, now) = set.known(self.fingerprint, moment)?;
             let rate = slot.rate(set);
@@ -326,7 +343,7 @@ impl Bill {
 }
 
 /// Returns what a lease has not spent. A token is a token under whatever rate the policy has now.
-pub fn return_lease(lease: &Lease, now: Nanos, store: &mut impl SharedStore) {
+pub fn return_lease(lease: &Lease, now: Nanos, store: &mut dyn SharedStore) {
     let key = set_key(&lease.rule, lease.set);
     update(&key, store, &|set| {
         // An edit has made it a quota of the calendar: what was leased is used.

@@ -235,3 +235,44 @@ proptest! {
         }
     }
 }
+
+/// Envoy ends the first stream without a response, and runs the chain again for where it leads.
+#[test]
+fn what_a_redirected_response_cost_is_charged_once() {
+    let policy = "name: t
+rate_limit:
+  rules:
+  - id: r
+    match: {path: {prefix: /a}}
+    max_tokens: 10
+    fill_interval: 3600s
+    cost: {response_header: x-used}
+";
+    for landing in ["/a/landing", "/elsewhere"] {
+        let process = Process::start();
+        let mut vm = Vm::start(&process, policy, 1);
+        let first = vm.get("/a").response.unwrap();
+        let mark = vm.limiter.mark().as_bytes().to_vec();
+        vm.ports.attributes.insert(mark.clone(), first.carried());
+        let redirected = [(":path", landing), ("x-envoy-original-url", "http://shop/a")];
+        // Twice, as a redirect may lead to another.
+        let second = vm.send(&redirected);
+        assert!(second.passes() && !second.effects.is_charged);
+        let third = vm.send(&redirected);
+        vm.answer(third, &[("x-used", "8")]);
+        vm.ports.attributes.remove(&mark);
+        // Eight are used, not nine or sixteen.
+        assert_eq!((0..9).filter(|_| vm.get("/a").passes()).count(), 2, "{landing}");
+    }
+}
+
+proptest! {
+    /// Whatever stands in the attribute.
+    #[test]
+    fn any_mark_is_read(mark in proptest::collection::vec(any::<u8>(), 0..80)) {
+        let (_, mut vm) = start("max_tokens: 10\nfill_interval: 3600s\ncost: {response_header: x-used}");
+        vm.ports.attributes.insert(vm.limiter.mark().as_bytes().to_vec(), mark);
+        let decision = vm.send(&[(":path", "/"), ("x-envoy-original-url", "http://shop/a")]);
+        prop_assert!(decision.passes());
+    }
+}

@@ -9,7 +9,8 @@ const SEEN: Nanos = 10_000_000_000;
 const RENEW: Nanos = 1_000_000_000;
 
 /// More workers than any proxy runs; the list stays small whatever stands in it.
-const MOST: usize = 256;
+pub const MOST_WORKERS: u32 = 256;
+const MOST: usize = MOST_WORKERS as usize;
 
 const ENTRY: usize = 16;
 

@@ -66,6 +66,8 @@ pub struct Bench<'r> {
     pub has_wall: bool,
     /// The request was charged when it came the first time.
     pub is_redirected: bool,
+    /// What its response will tell the cost of.
+    pub owed: Vec<PendingBill>,
     pub secret: Secret,
 }
 
@@ -138,7 +140,8 @@ impl<'r> Bench<'r> {
         for rule in admitted.chain(self.allowed.iter().copied()) {
             self.counters.record(rule, Outcome::Admitted);
         }
-        let bills = self.bills();
+        let mut bills = self.bills();
+        bills.append(&mut self.owed);
         if !bills.is_empty() {
             decision.response.get_or_insert_default().bills = bills;
         }

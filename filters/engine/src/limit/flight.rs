@@ -3,7 +3,8 @@
 //! Shared data holds, for each key and VM, how many requests of the key that VM has in flight. A VM
 //! writes its own number, never a difference, so a number that was lost is right again with the next
 //! write. What a VM that died had in flight ends with it: a VM tells every second that it lives, and
-//! the numbers of one that is silent count no longer.
+//! the numbers of one that is silent count no longer. A number that a race at the creation of its set
+//! undid is put right by the tick, which looks after a few at a time.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -26,6 +27,9 @@ const SETS: u32 = 1024;
 const MOST: usize = 256;
 
 const TRIES: u32 = 8;
+
+/// How many numbers of a rule a tick looks after: each costs a host call.
+const CHECKED: usize = 64;
 const VERSION: u8 = 1;
 
 /// Where the numbers of a rule lie.
@@ -85,6 +89,8 @@ struct OfRule {
     alive_at: Option<Nanos>,
     /// Keys whose number in shared data may be another.
     unwritten: Vec<Fingerprint>,
+    /// How many of the keys have been looked after in this round.
+    checked: usize,
 }
 
 impl Place {
@@ -180,6 +186,10 @@ impl Flights {
             if was_away && !rule.place.is_local {
                 rule.unwritten.extend(rule.counts.keys());
             }
+            // While some are known to be missing there is no looking for more.
+            if !rule.place.is_local && rule.unwritten.is_empty() {
+                rule.check(vm, store);
+            }
             for fingerprint in std::mem::take(&mut rule.unwritten) {
                 let count = rule.counts.get(&fingerprint).copied().unwrap_or(0);
                 let written = rule.write(vm, fingerprint, count, None, now, store, &mut 0);
@@ -208,7 +218,27 @@ impl OfRule {
             alive: Vec::new(),
             alive_at: None,
             unwritten: Vec::new(),
+            checked: 0,
         }
+    }
+
+    /// Looks whether this VM's numbers stand in shared data, a few keys at a time. A request that is in
+    /// flight for long may not write again before it ends.
+    fn check(&mut self, vm: u64, store: &mut dyn SharedStore) {
+        let all = self.counts.len();
+        if self.checked >= all {
+            self.checked = 0;
+        }
+        for (fingerprint, count) in self.counts.iter().skip(self.checked).take(CHECKED) {
+            let found = store.get(&self.place.set(*fingerprint)).map(|(bytes, _)| read(&bytes));
+            let stands = found.unwrap_or_default().iter().any(|number| {
+                (number.fingerprint, number.vm, number.count) == (*fingerprint, vm, *count)
+            });
+            if !stands {
+                self.unwritten.push(*fingerprint);
+            }
+        }
+        self.checked = self.checked.saturating_add(CHECKED);
     }
 
     /// Writes this VM's number of a key, if the others have no more in flight than `others`.

@@ -200,6 +200,48 @@ fn a_redirect_flies_again_and_is_charged_once() {
     assert_eq!(vm.counted(&["outcome=.=admitted;"]), 1);
 }
 
+/// Shared data has no create-if-absent: a worker that stopped between its look and its first write
+/// undoes what others wrote meanwhile. What lasts is put right by the tick.
+#[test]
+fn a_slot_lost_to_a_race_at_creation_comes_back() {
+    let process = Process::start();
+    let rule = one_rule("max_concurrent: 2\nkey: [{header: x-user}]");
+    let mut vms = start(&process, &rule, 2);
+    let mut flying = fly(&mut vms[0], "ann", 2);
+    wait(&process, &mut vms, 100 * MS);
+    for key in process.store.keys() {
+        if String::from_utf8_lossy(&key).contains("/flight/") && !key.ends_with(b"alive") {
+            process.store.handle().set(&key, &[VERSION], BLIND).unwrap();
+        }
+    }
+    wait(&process, &mut vms, 100 * MS);
+    assert!(!vms[1].user("ann").passes());
+    land(&mut vms[0], flying.remove(0));
+    assert_eq!(fly(&mut vms[1], "ann", 2).len(), 1);
+}
+
+/// However many keys are in flight, a tick looks at a few, and comes round to all.
+#[test]
+fn all_slots_are_looked_after_in_turn() {
+    let process = Process::start();
+    let rule = one_rule("max_concurrent: 1\nkey: [{header: x-user}]");
+    let mut vms = start(&process, &rule, 2);
+    let users: Vec<String> = (0..500).map(|n| format!("u{n}")).collect();
+    let _flying: Vec<_> = users.iter().flat_map(|user| fly(&mut vms[0], user, 1)).collect();
+    wait(&process, &mut vms, 100 * MS);
+    let gets = process.store.operations().0;
+    let Vm { worker, ports, .. } = &mut vms[0];
+    worker.tick(ports);
+    assert!(process.store.operations().0 - gets <= CHECKED as u64 + 1);
+    for key in process.store.keys() {
+        if String::from_utf8_lossy(&key).contains("/flight/") && !key.ends_with(b"alive") {
+            process.store.handle().set(&key, &[VERSION], BLIND).unwrap();
+        }
+    }
+    wait(&process, &mut vms, 2 * S);
+    assert!(users.iter().all(|user| !vms[1].user(user).passes()));
+}
+
 #[test]
 fn what_a_dead_worker_had_in_flight_ends_with_it() {
     let process = Process::start();

@@ -25,6 +25,9 @@ pub struct Rate {
 /// leases, short enough that what a dead worker held is soon back.
 const EPOCH_BITS: u32 = 28;
 
+/// Far beyond any real wait, and far from overflow in what follows: 146 years.
+const FURTHEST: Nanos = 1 << 62;
+
 /// A worker stops spending this much before its lease ends: it may lose the processor between
 /// reading the clock and spending. 50 ms.
 const SAFETY: Nanos = 50_000_000;
@@ -49,7 +52,7 @@ impl Rate {
         self.time_of(self.max)
     }
 
-    fn time_of(self, tokens: u64) -> Nanos {
+    pub fn time_of(self, tokens: u64) -> Nanos {
         self.per_token.saturating_mul(tokens)
     }
 }
@@ -71,10 +74,10 @@ impl Bucket {
         Bucket { tat: now, epoch: epoch(now), leased_now: 0, leased_before: 0 }
     }
 
-    /// A bucket of which so many tokens are used.
-    pub fn with_used(rate: Rate, used: u64, now: Nanos) -> Bucket {
-        let tat = now.saturating_add(rate.time_of(used));
-        Bucket { tat, ..Bucket::full(now) }
+    /// So many tokens are used now, whatever it was before.
+    pub fn set_used(&mut self, rate: Rate, used: u64, now: Nanos) {
+        self.tat = now.saturating_add(rate.time_of(used).min(FURTHEST));
+        self.hold(rate, now);
     }
 
     fn leased(&self) -> u64 {
@@ -85,25 +88,32 @@ impl Bucket {
     /// `ceiling` is the most that the bucket can have been used up, in tokens: a TAT further away
     /// comes from a clock that stepped back, and would freeze the bucket. True after such a step.
     pub fn settle(&mut self, rate: Rate, ceiling: u64, now: Nanos) -> bool {
+        self.settle_by(rate, ceiling, now, now)
+    }
+
+    /// The same where the bucket's own time stands still or jumps; leases go by the steady one.
+    #[inline(never)] // 2 kB of the module, with those in `slots`.
+    pub fn settle_by(&mut self, rate: Rate, ceiling: u64, now: Nanos, steady: Nanos) -> bool {
         let furthest = now.saturating_add(rate.time_of(ceiling.max(rate.max)));
         let has_stepped = self.tat > furthest;
         self.tat = self.tat.min(furthest);
-        let ahead = epoch(now).wrapping_sub(self.epoch);
+        let ahead = epoch(steady).wrapping_sub(self.epoch);
+        let own = |time: Nanos| now.saturating_sub(steady.saturating_sub(time));
         // As a signed number: workers read the clock at slightly different times.
         if ahead != 0 && ahead < u32::MAX / 2 {
             let end = u64::from(self.epoch.wrapping_add(1)) << EPOCH_BITS;
-            self.hold(rate, end.min(now));
+            self.hold(rate, own(end));
             self.leased_before = 0;
             if ahead == 1 {
                 self.leased_before = self.leased_now;
             } else {
-                self.hold(rate, end.saturating_add(1 << EPOCH_BITS).min(now));
+                self.hold(rate, own(end.saturating_add(1 << EPOCH_BITS)));
             }
             self.leased_now = 0;
-            self.epoch = epoch(now);
+            self.epoch = epoch(steady);
         } else if (u32::MAX / 2..u32::MAX - 1).contains(&ahead) {
             // The clock stepped back: the leases keep counting, from now.
-            self.epoch = epoch(now);
+            self.epoch = epoch(steady);
         }
         self.hold(rate, now);
         has_stepped
@@ -168,8 +178,7 @@ impl Bucket {
         let used = u128::from(self.tat.saturating_sub(now));
         let scaled =
             used.saturating_mul(new.per_token.into()).div_ceil(old.per_token.max(1).into());
-        // Far beyond any real wait, and far from overflow in what follows.
-        let scaled = u64::try_from(scaled).unwrap_or(u64::MAX).min(1 << 62);
+        let scaled = u64::try_from(scaled).unwrap_or(u64::MAX).min(FURTHEST);
         self.tat = now.saturating_add(scaled);
     }
 
@@ -187,6 +196,11 @@ impl Bucket {
 #[allow(clippy::cast_possible_truncation)] // Wraps after 36 years of uptime; compared wrapping.
 pub fn epoch(now: Nanos) -> u32 {
     (now >> EPOCH_BITS) as u32
+}
+
+/// When the epoch that a time lies in is over.
+pub fn epoch_end(now: Nanos) -> Nanos {
+    (now >> EPOCH_BITS).saturating_add(1) << EPOCH_BITS
 }
 
 /// Until when a worker may spend a lease made in `epoch`: the bucket counts it to the end of the

@@ -6,6 +6,7 @@ use weir_protos::FieldError;
 use weir_protos::v1::{Policy, direction};
 
 use super::calendar::Moment;
+use super::carried;
 use super::crew::Crew;
 use super::decide::{Bench, Note, Taken, Waited, buckets};
 use super::mesh::Settings;
@@ -133,7 +134,7 @@ impl Limiter {
                 continue;
             }
             if !rule.key.is_empty() {
-                rule.before = resize(&rule.state, rule.sets, rule.fill_time(), since.steady, ports);
+                rule.before = resize(&rule.state, rule.sets, rule.extent(), since.steady, ports);
             } else if !matches!(rule.scope, RuleScope::Worker(_)) {
                 buckets(rule, 1, since, since).prepare(ports);
             }
@@ -185,29 +186,38 @@ impl Limiter {
             since,
             counts_flights,
             noted,
+            priced,
             ..
         } = self;
         let mut request = Request::new(headers);
         index.candidates(&request, found);
-        if found.is_empty() {
-            return Decision::default();
-        }
-        if common.is_exempt(&mut request, ports) {
-            counters.exempt();
+        if found.is_empty() && priced.is_empty() {
             return Decision::default();
         }
         // Envoy sets this header when a redirect of the upstream's makes it run the chain again,
         // but a client inside the mesh may set it as well: only the mark proves it.
-        let is_redirected = headers.get(b"x-envoy-original-url").is_some()
-            && ports.attribute(mark.as_bytes()).is_some();
+        let mark =
+            headers.get(b"x-envoy-original-url").and_then(|_| ports.attribute(mark.as_bytes()));
+        // Where it is redirected to, other rules or none may mean it. What it owes stays.
+        let bills = mark.as_ref().map_or_else(Vec::new, |mark| {
+            carried::read(mark, priced.iter().filter_map(|rule| rules.get(*rule)))
+        });
+        if found.is_empty() {
+            return Decision::owing(bills);
+        }
+        if common.is_exempt(&mut request, ports) {
+            counters.exempt();
+            return Decision::owing(bills);
+        }
+        let is_redirected = mark.is_some();
         if is_redirected {
             counters.redirected();
             // It is charged already, but its first flight is over.
             if counts_flights.is_empty() {
-                return Decision::default();
+                return Decision::owing(bills);
             }
         }
-        let Some(secret) = worker.secret(ports) else { return Decision::default() };
+        let Some(secret) = worker.secret(ports) else { return Decision::owing(bills) };
         let now = ports.now();
         crew.serve(now, ports);
         taken.clear();
@@ -220,6 +230,7 @@ impl Limiter {
             moment: since.after(now),
             has_wall: false,
             is_redirected,
+            owed: bills,
             rules,
             found,
             taken,

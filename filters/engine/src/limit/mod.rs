@@ -1,7 +1,7 @@
 //! Token-bucket rate limiting.
 //!
-//! `gcra` is the arithmetic of one bucket, `calendar` the clock of quotas, `slots` how buckets lie in
-//! shared data, `lease` what a worker holds of them, `bucket` a decision over these, `flight` what is in
+//! `gcra` is the arithmetic of one bucket, `calendar` the clock of quotas, `overdraft` what an edit leaves
+//! of one, `slots` how buckets lie in shared data, `lease` what a worker holds of them, `bucket` a decision over these, `flight` what is in
 //! flight. `rule`, `overrides`, `cost` and `priority` are the policy; `decide` asks its rules, `plan` is
 //! what the response and the end of the stream need, `limiter` the section as a whole.
 
@@ -10,6 +10,7 @@
 
 mod bucket;
 pub mod calendar;
+mod carried;
 mod cost;
 mod crew;
 mod decide;
@@ -19,6 +20,7 @@ mod lease;
 mod limiter;
 pub mod mesh;
 mod metrics;
+mod overdraft;
 mod overrides;
 mod plan;
 mod priority;
@@ -35,6 +37,8 @@ pub use metrics::Outcome;
 pub use plan::{Decision, Quota, ResponsePlan};
 pub use worker::{LocalStore, Worker};
 
+#[cfg(test)]
+mod edits_tests;
 #[cfg(test)]
 mod policy_tests;
 #[cfg(test)]

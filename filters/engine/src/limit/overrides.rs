@@ -124,9 +124,9 @@ impl Overrides {
         self.rates().map(|rate| rate.max).min().unwrap_or(u64::MAX)
     }
 
-    /// The longest that one of their buckets takes to fill.
-    pub fn fill_time(&self) -> Nanos {
-        self.rates().map(Rate::fill_time).max().unwrap_or(0)
+    /// The size of their largest bucket.
+    pub fn largest(&self) -> u64 {
+        self.rates().map(|rate| rate.max).max().unwrap_or(0)
     }
 
     /// The longest that a token of theirs takes to come back.
@@ -220,7 +220,7 @@ fn check_prefix(prefix: &str, kind: &Source, path: &str) -> Result<(), FieldErro
 
 /// Sorts prefixes and finds for each the one that it lies in.
 fn nest(mut all: Vec<(Box<[u8]>, Terms, String)>) -> Result<Vec<Prefix>, FieldError> {
-    all.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+    all.sort_unstable_by(|(a, ..), (b, ..)| a.cmp(b));
     let mut prefixes: Vec<Prefix> = Vec::with_capacity(all.len());
     for (text, terms, path) in all {
         let mut within = prefixes.len().checked_sub(1);

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use super::bucket::Bill;
 use super::calendar::Moment;
+use super::carried;
 use super::cost::ResponseCost;
 use super::flight::Flight;
 use super::worker::Worker;
@@ -19,6 +20,15 @@ pub struct Decision {
     pub effects: Effects,
     /// What the response headers will need, where they need anything.
     pub response: Option<ResponsePlan>,
+}
+
+impl Decision {
+    /// Nothing to decide, but for what the response will say of costs.
+    pub(super) fn owing(bills: Vec<PendingBill>) -> Decision {
+        let has_bills = !bills.is_empty();
+        let response = has_bills.then(|| ResponsePlan { bills, ..ResponsePlan::default() });
+        Decision { response, ..Decision::default() }
+    }
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -92,6 +102,11 @@ impl ResponsePlan {
     pub fn reads_response(&self) -> bool {
         let may_upgrade = |held: &HeldFlight| held.ends_with_upgrade.is_some();
         self.quota.is_some() || !self.bills.is_empty() || self.flights.iter().any(may_upgrade)
+    }
+
+    /// What is still to be charged, for the stream that an internal redirect makes of this one.
+    pub fn carried(&self) -> Vec<u8> {
+        carried::write(&self.bills)
     }
 
     /// Ends what is in flight, when the stream is over.

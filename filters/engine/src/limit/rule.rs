@@ -9,6 +9,7 @@ use weir_protos::{Duration, FieldError};
 
 use super::calendar::{Calendar, Filling};
 use super::cost::Cost;
+use super::crew::MOST_WORKERS;
 use super::flight::Place;
 use super::gcra::Rate;
 use super::mesh::{MeshRule, Settings};
@@ -16,7 +17,7 @@ use super::metrics::{SERIES_PER_RULE, STEPS};
 use super::overrides::Overrides;
 use super::priority::Priority;
 use super::reply::{Allowance, AtLimit};
-use super::table::Before;
+use super::table::{Before, Extent};
 use crate::core::answer::seconds;
 use crate::core::checks::{self, Seconds};
 use crate::core::headers::HeaderMap;
@@ -222,13 +223,26 @@ impl Rule {
             .saturating_add(if self.mesh.is_some() { STEPS } else { 0 })
     }
 
-    /// The longest that a bucket of the rule takes to fill.
-    pub fn fill_time(&self) -> Nanos {
+    /// How far the rule's buckets may be used, and how slowly they fill.
+    pub fn extent(&self) -> Extent {
         if let Filling::Calendar(calendar) = self.filling {
-            return calendar.length();
+            // A wall clock that stepped back leaves a bucket in the window after this one.
+            let window = calendar.length().saturating_mul(2);
+            return Extent { window, ..Extent::default() };
         }
-        let overrides = self.overrides.as_ref().map_or(0, Overrides::fill_time);
-        self.rate.fill_time().max(overrides)
+        let overrides = self.overrides.as_ref();
+        let largest = overrides.map_or(0, Overrides::largest).max(self.rate.max);
+        let debt = self.cost.of_response().map_or(0, |cost| cost.max_debt.unwrap_or(largest));
+        let workers = match self.scope {
+            RuleScope::Process | RuleScope::Mesh => 1,
+            RuleScope::Worker(given) => given.unwrap_or(MOST_WORKERS).into(),
+        };
+        let slowest = overrides.map_or(0, Overrides::slowest).max(self.rate.per_token);
+        Extent {
+            tokens: largest.saturating_add(debt),
+            per_token: slowest.saturating_mul(workers),
+            window: 0,
+        }
     }
 }
 

@@ -7,7 +7,8 @@
 //! instead would let a flood of one-off keys push out a key that is at its limit.)
 
 use super::calendar::{Filling, Moment};
-use super::gcra::{Bucket, Rate, epoch};
+use super::gcra::{Bucket, Rate, epoch, epoch_end};
+use super::overdraft::Overdraft;
 use crate::core::bytes::Reader;
 use crate::core::key::Fingerprint;
 use crate::core::ports::Nanos;
@@ -27,12 +28,16 @@ const HEADER: usize = 32;
 const SLOT: usize = 28;
 const OWN: usize = 24;
 
+/// Epochs are compared wrapping.
+const HALF: u32 = u32::MAX / 2;
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Set {
     /// Of all slots.
     pub filling: Filling,
     /// Of the slots that have no terms of their own.
     pub terms: Terms,
+    pub overdraft: Overdraft,
     pub slots: Vec<Slot>,
 }
 
@@ -96,60 +101,111 @@ impl Terms {
         }
     }
 
-    fn settle(&self, bucket: &mut Bucket, now: Nanos) -> bool {
-        bucket.settle(self.rate, self.ceiling, now)
+    /// What they are until an overdraft ends.
+    fn during(self, overdraft: Overdraft) -> Terms {
+        let ceiling = if overdraft.is_open() { MAX_CEILING } else { self.ceiling };
+        Terms { ceiling, ..self }
     }
 
-    /// Takes a bucket over to other terms, which are in force since `since`: use stays use, and what
-    /// comes back after that comes at the new rate.
-    fn rescale(&self, from: Filling, bucket: &mut Bucket, to: Now) {
-        let Now { rate, filling, since, moment } = to;
-        // A bucket that nobody asked for since the edit is taken over as it was then.
+    /// The terms after these. What is used beyond a quota's successor is an overdraft, with an end.
+    fn succeeded(self, from: Filling, to: Now) -> Terms {
+        let is_overdraft = from != to.filling && to.filling == Filling::Steady;
+        let kept = if is_overdraft { 0 } else { self.ceiling };
+        Terms { rate: to.rate, ceiling: kept.max(to.rate.max) }
+    }
+
+    /// Takes a bucket over to other terms: use stays use, and what comes back after that comes at the
+    /// new rate. Gives the end of the bucket's window, where it leaves a calendar in debt.
+    #[inline(never)]
+    fn rescale(&self, from: Filling, bucket: &mut Bucket, to: Now) -> Nanos {
+        let Now { rate, filling, .. } = to;
+        let at = to.taken_over(bucket.epoch);
+        let now = filling.now(at);
         let used = match (from, filling) {
             (Filling::Steady, Filling::Steady) => {
-                // A worker that still runs the old policy may have written later than that.
-                let is_newer =
-                    bucket.epoch.wrapping_sub(epoch(since.steady)).wrapping_sub(1) < u32::MAX / 2;
-                let at = if is_newer { moment.steady } else { since.steady.min(moment.steady) };
-                self.settle(bucket, at);
-                return bucket.rescale(self.rate, rate, at);
+                bucket.settle(self.rate, self.ceiling, now);
+                bucket.rescale(self.rate, rate, now);
+                return 0;
             }
             // A token is a token, whatever the quota.
-            (Filling::Calendar(_), Filling::Calendar(_)) if from == filling => return,
+            (Filling::Calendar(_), Filling::Calendar(_)) if from == filling => return 0,
             (Filling::Steady, Filling::Calendar(_)) => {
-                self.settle(bucket, since.steady);
-                bucket.used(self.rate, since.steady)
+                bucket.settle(self.rate, self.ceiling, at.steady);
+                bucket.used(self.rate, at.steady)
             }
-            (Filling::Calendar(calendar), _) => calendar.used(bucket.tat, since.wall),
+            (Filling::Calendar(calendar), _) => calendar.used(bucket.tat, at.wall),
         };
-        *bucket = Bucket::with_used(rate, used, filling.now(since));
+        let window = match from {
+            Filling::Calendar(calendar) if used > rate.max => {
+                at.steady.saturating_add(calendar.rest(calendar.start(bucket.tat), at.wall))
+            }
+            _ => 0,
+        };
+        bucket.set_used(rate, used, now);
+        bucket.settle_by(rate, used, now, at.steady);
+        window
+    }
+}
+
+impl Now {
+    /// As of when a bucket is taken over that was written in an epoch: as of the edit, so that what
+    /// has come back since came at the new rate. But where it was written after the edit, by workers
+    /// that still ran another policy, it is taken as it stands: they may turn it to and fro, and no
+    /// time may count twice. Of the edit's own epoch it is not known which, and its end serves both.
+    fn taken_over(&self, written: u32) -> Moment {
+        let Now { since, moment, .. } = *self;
+        let at = match written.wrapping_sub(epoch(since.steady)) {
+            0 => epoch_end(since.steady),
+            1..HALF => return moment,
+            _ => since.steady,
+        };
+        if at < moment.steady { since.after(at) } else { moment }
     }
 }
 
 /// Brings a slot to the present. Gives the time by which its bucket counts, and whether the slot was
 /// changed by more than time.
-fn bring(filling: Filling, terms: Terms, slot: &mut Slot, moment: Moment) -> (Nanos, bool) {
-    let terms = slot.own.unwrap_or(terms);
+#[inline(never)]
+fn bring(
+    filling: Filling,
+    terms: Terms,
+    overdraft: Overdraft,
+    slot: &mut Slot,
+    moment: Moment,
+) -> (Nanos, bool) {
+    let Terms { rate, ceiling } = slot.own.unwrap_or(terms).during(overdraft);
     match filling {
-        Filling::Steady => (moment.steady, terms.settle(&mut slot.bucket, moment.steady)),
+        Filling::Steady => (moment.steady, slot.bucket.settle(rate, ceiling, moment.steady)),
         Filling::Calendar(calendar) => {
             let (now, is_changed) = calendar.bring(&mut slot.bucket.tat, moment.wall);
-            terms.settle(&mut slot.bucket, now);
+            slot.bucket.settle_by(rate, ceiling, now, moment.steady);
             (now, is_changed)
         }
     }
 }
 
 impl Slot {
+    /// The terms of the bucket in its set.
+    pub fn terms(&self, set: &Set) -> Terms {
+        self.own.unwrap_or(set.terms)
+    }
+
     /// The rate of the bucket in its set.
     pub fn rate(&self, set: &Set) -> Rate {
-        self.own.unwrap_or(set.terms).rate
+        self.terms(set).rate
+    }
+
+    fn without_overdraft(&self, terms: Terms, overdraft: Overdraft, now: Nanos) -> Bucket {
+        let Terms { rate, ceiling } = self.own.unwrap_or(terms);
+        let furthest = overdraft.end(now).saturating_add(rate.time_of(ceiling));
+        Bucket { tat: self.bucket.tat.min(furthest), ..self.bucket }
     }
 }
 
 impl Set {
     pub fn new(filling: Filling, rate: Rate) -> Set {
-        Set { filling, terms: Terms::new(rate), slots: Vec::with_capacity(1) }
+        let (terms, overdraft) = (Terms::new(rate), Overdraft::default());
+        Set { filling, terms, overdraft, slots: Vec::with_capacity(1) }
     }
 
     /// `None` for what is not ours: another format, or a stranger's value. After the version come a
@@ -157,7 +213,10 @@ impl Set {
     pub fn read(bytes: &[u8]) -> Option<Set> {
         let (header, body) = bytes.split_at_checked(HEADER)?;
         let (version, rest) = header.split_at_checked(8)?;
-        let &[VERSION, with_own, period, low, high, 0, 0, 0] = version else { return None };
+        let &[VERSION, with_own, period, low, high, ref overdraft @ ..] = version else {
+            return None;
+        };
+        let overdraft = Overdraft::from_bytes(overdraft.try_into().ok()?);
         let filling = Filling::from_bytes([period, low, high])?;
         let own_bytes = (with_own.count_ones() as usize).saturating_mul(OWN);
         let slot_bytes = body.len().checked_sub(own_bytes)?;
@@ -181,7 +240,7 @@ impl Set {
             slots.push(Slot { fingerprint, bucket, own });
         }
         // A bit of a slot that is not there has left bytes unread.
-        numbers.0.is_empty().then_some(Set { filling, terms, slots })
+        numbers.0.is_empty().then_some(Set { filling, terms, overdraft, slots })
     }
 
     pub fn write(&self, out: &mut Vec<u8>) {
@@ -189,7 +248,8 @@ impl Set {
         let bits = self.slots.iter().rev();
         let with_own = bits.fold(0_u8, |bits, slot| (bits << 1) | u8::from(slot.own.is_some()));
         let [period, low, high] = self.filling.to_bytes();
-        out.extend_from_slice(&[VERSION, with_own, period, low, high, 0, 0, 0]);
+        out.extend_from_slice(&[VERSION, with_own, period, low, high]);
+        out.extend_from_slice(&self.overdraft.to_bytes());
         self.terms.write(out);
         for Slot { fingerprint, bucket, own } in &self.slots {
             out.extend_from_slice(&fingerprint.to_le_bytes());
@@ -206,24 +266,52 @@ impl Set {
     /// Takes the set over to other terms; slots with a rate of their own keep it, as far as it goes
     /// with how the set is filled now. True where the set changed.
     pub fn rescale(&mut self, to: Now) -> bool {
-        let Set { filling, terms, slots } = self;
+        let has_ended = self.end_overdraft(to.moment.steady);
+        let Set { filling, terms, overdraft, slots } = self;
         if terms.rate == to.rate && *filling == to.filling {
-            return false;
+            return has_ended;
         }
+        let (from, mut window) = (*filling, 0);
         for slot in slots.iter_mut() {
-            match &mut slot.own {
-                None => terms.rescale(*filling, &mut slot.bucket, to),
-                Some(own) if *filling != to.filling => {
-                    let rate = Rate { max: own.rate.max, ..to.rate };
-                    own.rescale(*filling, &mut slot.bucket, Now { rate, ..to });
-                    own.rate = rate;
-                }
-                Some(_) => {}
-            }
+            let old = match slot.own {
+                None => terms.during(*overdraft),
+                Some(own) if from != to.filling => own.during(*overdraft),
+                Some(_) => continue,
+            };
+            let max = slot.own.map_or(to.rate.max, |own| own.rate.max);
+            let to = Now { rate: Rate { max, ..to.rate }, ..to };
+            window = old.rescale(from, &mut slot.bucket, to).max(window);
+            slot.own = slot.own.map(|_| old.succeeded(from, to));
         }
+        if from != to.filling {
+            *terms = terms.during(*overdraft);
+            *overdraft = Overdraft::until(window);
+        }
+        *terms = terms.succeeded(from, to);
         *filling = to.filling;
-        *terms = Terms { rate: to.rate, ceiling: terms.ceiling.max(to.rate.max) };
+        self.end_overdraft(to.moment.steady);
         true
+    }
+
+    /// Whether an overdraft is over, and all owe no more than they may.
+    fn end_overdraft(&mut self, now: Nanos) -> bool {
+        let has_ended = self.overdraft.is_open() && self.overdraft.end(now) <= now;
+        if has_ended {
+            let Set { terms, overdraft, slots, .. } = self;
+            for slot in slots {
+                slot.bucket = slot.without_overdraft(*terms, *overdraft, now);
+            }
+            self.overdraft = Overdraft::default();
+        }
+        has_ended
+    }
+
+    /// The bucket of a slot as it will be once the overdraft has ended.
+    pub fn without_overdraft(&self, slot: &Slot, now: Nanos) -> Bucket {
+        match self.overdraft.is_open() {
+            true => slot.without_overdraft(self.terms, self.overdraft, now),
+            false => slot.bucket,
+        }
     }
 
     /// Takes the settled slot of a key out of the set, to be changed and put back with
@@ -233,16 +321,16 @@ impl Set {
         if let Some(place) = self.slots.iter().position(|slot| slot.fingerprint == fingerprint) {
             let mut slot = self.slots.swap_remove(place);
             let is_adopted = self.adopt(&mut slot, to);
-            let (now, is_stepped) = bring(self.filling, self.terms, &mut slot, moment);
+            let (now, is_stepped) = self.bring(&mut slot, moment);
             let is_changed = is_adopted | is_stepped;
             return Taken { slot, is_new: false, evicted: false, now, is_changed };
         }
         let mut evicted = false;
         if self.slots.len() >= WAYS {
-            let Set { filling, terms, slots } = self;
+            let Set { filling, terms, overdraft, slots } = self;
             // By tokens: where rates differ, time would tell a slow bucket from a fast one.
             let mut used = |slot: &mut Slot| {
-                let (now, _) = bring(*filling, *terms, slot, moment);
+                let (now, _) = bring(*filling, *terms, *overdraft, slot, moment);
                 let rate = slot.own.unwrap_or(*terms).rate;
                 (slot.bucket.used(rate, now), slot.bucket.tat, slot.bucket.is_full(now))
             };
@@ -254,8 +342,13 @@ impl Set {
         }
         let now = to.filling.now(moment);
         let own = (to.rate != self.terms.rate).then(|| Terms::new(to.rate));
-        let slot = Slot { fingerprint, bucket: Bucket::full(now), own };
+        let bucket = Bucket { epoch: epoch(moment.steady), ..Bucket::full(now) };
+        let slot = Slot { fingerprint, bucket, own };
         Taken { slot, is_new: true, evicted, now, is_changed: false }
+    }
+
+    fn bring(&self, slot: &mut Slot, moment: Moment) -> (Nanos, bool) {
+        bring(self.filling, self.terms, self.overdraft, slot, moment)
     }
 
     /// Notes that a slot of the set may be used up to `ceiling`.
@@ -273,7 +366,7 @@ impl Set {
     pub fn known(&mut self, fingerprint: Fingerprint, moment: Moment) -> Option<(Slot, Nanos)> {
         let place = self.slots.iter().position(|slot| slot.fingerprint == fingerprint)?;
         let mut slot = self.slots.swap_remove(place);
-        let (now, _) = bring(self.filling, self.terms, &mut slot, moment);
+        let (now, _) = self.bring(&mut slot, moment);
         Some((slot, now))
     }
 
@@ -282,7 +375,7 @@ impl Set {
         let terms = slot.own.unwrap_or(self.terms);
         let is_other = terms.rate != to.rate;
         if is_other {
-            terms.rescale(self.filling, &mut slot.bucket, to);
+            terms.during(self.overdraft).rescale(self.filling, &mut slot.bucket, to);
         }
         let ceiling = terms.ceiling.max(to.rate.max);
         if to.rate == self.terms.rate {

@@ -5,6 +5,7 @@
 //! from then can still be short of tokens, and a key that is new to its set is looked for there. One
 //! table back, no further: a bucket that nobody asks for between two such edits is forgotten.
 
+use crate::core::bytes::Reader;
 use crate::core::ports::{BLIND, Nanos, SharedStore};
 
 /// The table before the last change of size.
@@ -15,35 +16,58 @@ pub struct Before {
     pub until: Nanos,
 }
 
+/// The furthest that buckets may be from full: so many tokens that come back so slowly, and the windows
+/// of a quota. Of several policies the largest of each, since an edit mixes them: what was used of a large
+/// bucket comes back at the rate of a slow one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// With what may be owed.
+    pub tokens: u64,
+    pub per_token: Nanos,
+    pub window: Nanos,
+}
+
+impl Extent {
+    fn and(self, other: Extent) -> Extent {
+        Extent {
+            tokens: self.tokens.max(other.tokens),
+            per_token: self.per_token.max(other.per_token),
+            window: self.window.max(other.window),
+        }
+    }
+
+    fn fill_time(self) -> Nanos {
+        self.per_token.saturating_mul(self.tokens).saturating_add(self.window)
+    }
+}
+
 /// What stands in shared data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Record {
     sets: u32,
     before: u32,
     until: Nanos,
-    /// The longest that a bucket of the present table may take to fill, under any rate it has had.
-    fill_time: Nanos,
+    /// Of the rule's buckets under all policies that it has had.
+    extent: Extent,
 }
 
-/// Notes the size of a rule's table; gives the table before it, where that still matters. No
-/// bucket takes longer than `fill_time` to fill. To be called while a policy is configured: on the
-/// main thread first, so that nobody races.
+/// Notes the size of a rule's table; gives the table before it, where that still matters. To be called
+/// while a policy is configured: on the main thread first, so that nobody races.
 pub fn resize(
     rule: &[u8],
     sets: u32,
-    fill_time: Nanos,
+    extent: Extent,
     now: Nanos,
     store: &mut impl SharedStore,
 ) -> Option<Before> {
     let key = [rule, b"table"].concat();
     let found = store.get(&key).and_then(|(bytes, _)| Record::read(&bytes));
     let mut record = found.unwrap_or(Record { sets, ..Record::default() });
+    record.extent = record.extent.and(extent);
     if record.sets != sets {
-        // Under the old rate or the new one, whichever is slower.
-        let until = now.saturating_add(record.fill_time.max(fill_time));
+        let until = now.saturating_add(record.extent.fill_time());
         record = Record { sets, before: record.sets, until, ..record };
     }
-    record.fill_time = record.fill_time.max(fill_time);
     if found != Some(record) {
         // Without the note an edit of `max_keys` refills buckets, which is no reason to refuse it.
         let _ = store.set(&key, &record.write(), BLIND);
@@ -53,23 +77,23 @@ pub fn resize(
 }
 
 impl Record {
+    /// A record of an older module ends with one time, the longest that a bucket took to fill.
     fn read(bytes: &[u8]) -> Option<Record> {
-        let bytes: &[u8; 24] = bytes.try_into().ok()?;
-        let (sets, rest) = bytes.split_first_chunk()?;
-        let (before, rest) = rest.split_first_chunk()?;
-        let (until, rest) = rest.split_first_chunk()?;
-        let (fill_time, _) = rest.split_first_chunk()?;
-        Some(Record {
-            sets: u32::from_le_bytes(*sets),
-            before: u32::from_le_bytes(*before),
-            until: u64::from_le_bytes(*until),
-            fill_time: u64::from_le_bytes(*fill_time),
-        })
+        let mut numbers = Reader(bytes);
+        let (sets, before, until) = (numbers.u32()?, numbers.u32()?, numbers.u64()?);
+        let window = numbers.u64()?;
+        let (tokens, per_token) = match numbers.0.len() {
+            0 => (0, 0),
+            _ => (numbers.u64()?, numbers.u64()?),
+        };
+        let extent = Extent { tokens, per_token, window };
+        numbers.0.is_empty().then_some(Record { sets, before, until, extent })
     }
 
     fn write(self) -> Vec<u8> {
+        let Extent { tokens, per_token, window } = self.extent;
         let sizes = [self.sets, self.before].map(u32::to_le_bytes).concat();
-        let times = [self.until, self.fill_time].map(u64::to_le_bytes).concat();
+        let times = [self.until, window, tokens, per_token].map(u64::to_le_bytes).concat();
         [sizes, times].concat()
     }
 }

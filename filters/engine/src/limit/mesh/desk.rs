@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use super::lease::{Fetch, GRACE, Have, Lease, Need};
+use super::line::Line;
 use super::settings::Settings;
 use super::slots::Set;
 use super::wire::{self, Answer, Entry};
@@ -14,10 +15,6 @@ const TRIES: u32 = 8;
 
 /// Calls under way in one worker: a request more goes without. Each holds a request, or some.
 const MOST_CALLS: usize = 1024;
-
-/// After a call that failed nobody asks for so long, then for twice as long each time.
-const FIRST_SILENCE: Nanos = 50_000_000;
-const LONGEST_SILENCE: Nanos = 1_000_000_000;
 
 /// Where the leases of a rule lie, and what they are of.
 #[derive(Debug)]
@@ -332,74 +329,4 @@ fn load(key: &[u8], store: &mut dyn SharedStore) -> Option<(Set, Cas)> {
         store.set(key, &Set::default().write(), BLIND).ok()?;
     }
     None
-}
-
-/// Whether the engine speaks, as the workers of a process know it together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Line {
-    Open,
-    /// It did not, and the request in hand finds out whether it does again.
-    Probe,
-    Silent,
-}
-
-/// What stands in shared data while it does not speak.
-#[derive(Clone, Copy)]
-struct Silence {
-    failures: u32,
-    until: Nanos,
-}
-
-impl Line {
-    fn look(settings: &Settings, now: Nanos, store: &mut dyn SharedStore) -> Line {
-        let Some((silence, cas)) = Silence::read(settings, store) else { return Line::Open };
-        if silence.failures == 0 {
-            return Line::Open;
-        }
-        let rest = silence.until.saturating_sub(now);
-        if rest > 0 && rest <= LONGEST_SILENCE.max(settings.patience()) {
-            return Line::Silent;
-        }
-        let until = now.saturating_add(settings.patience());
-        let probe = Silence { until, ..silence };
-        match probe.write(settings, cas, store) {
-            true => Line::Probe,
-            false => Line::Silent,
-        }
-    }
-
-    fn back(settings: &Settings, store: &mut dyn SharedStore) {
-        if let Some((silence, cas)) = Silence::read(settings, store)
-            && silence.failures > 0
-        {
-            Silence { failures: 0, until: 0 }.write(settings, cas, store);
-        }
-    }
-
-    /// Calls that were under way together fail once.
-    fn fail(settings: &Settings, is_probe: bool, now: Nanos, store: &mut dyn SharedStore) {
-        let found = Silence::read(settings, store);
-        let (silence, cas) = found.unwrap_or((Silence { failures: 0, until: 0 }, BLIND));
-        if now < silence.until && !is_probe {
-            return;
-        }
-        let pause = FIRST_SILENCE << silence.failures.min(10);
-        let until = now.saturating_add(pause.min(LONGEST_SILENCE));
-        let failures = silence.failures.saturating_add(1);
-        Silence { failures, until }.write(settings, cas, store);
-    }
-}
-
-impl Silence {
-    fn read(settings: &Settings, store: &mut dyn SharedStore) -> Option<(Silence, Cas)> {
-        let (bytes, cas) = store.get(&settings.place)?;
-        let (failures, until) = bytes.split_first_chunk()?;
-        let failures = u32::from_le_bytes(*failures);
-        Some((Silence { failures, until: u64::from_le_bytes(until.try_into().ok()?) }, cas))
-    }
-
-    fn write(self, settings: &Settings, cas: Cas, store: &mut dyn SharedStore) -> bool {
-        let bytes = [&self.failures.to_le_bytes()[..], &self.until.to_le_bytes()].concat();
-        store.set(&settings.place, &bytes, cas).is_ok()
-    }
 }

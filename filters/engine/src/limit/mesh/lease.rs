@@ -19,6 +19,10 @@ const FIRST_TRY: Nanos = 50_000_000;
 /// end of each window, and eighths would leave more of it.
 const SHRINK: u32 = 4;
 
+/// The last hits of a window are not worth a call each: so few are asked for even by one who is likely to get
+/// less, and may be burnt by it.
+const SCRAPS: u32 = 4;
+
 /// For so long no more is asked than that. What is left of a window is spent sooner
 /// than that where several processes ask, and the next window should not begin with small leases.
 const SHRUNK: Nanos = 100_000_000;
@@ -173,7 +177,8 @@ impl Lease {
             self.refused = 0;
             self.refused_until = 0;
         }
-        let Some(room) = answer.remaining else {
+        // Where a refusal costs nothing, asking for too much is the quicker way to find out.
+        let Some(room) = answer.remaining.filter(|_| answer.counts_refused) else {
             self.room_until = 0;
             return;
         };
@@ -267,10 +272,10 @@ impl Lease {
                 hits = hits.min(self.refused / SHRINK);
             }
             if now < self.room_until {
-                // Two thirds of the part that is likely to be ours: the others ask as well.
+                // The part that is likely to be ours: the others ask as well.
                 let part = u64::from(self.room).saturating_mul(self.share.into());
-                let part = part.saturating_mul(2).checked_div(WHOLE.saturating_mul(3));
-                hits = hits.min(u32::try_from(part.unwrap_or(0)).unwrap_or(u32::MAX));
+                let part = u32::try_from(part.checked_div(WHOLE).unwrap_or(0)).unwrap_or(u32::MAX);
+                hits = hits.min(part.max(SCRAPS).min(self.room));
             }
             hits = hits.max(least);
         }

@@ -1,6 +1,6 @@
 //! `traceparent`: W3C Trace Context Level 2, section 3.2.
 
-use super::{lower_hex, lower_hex_64, trim_ows};
+use super::{lower_hex, lower_hex_64, push_hex, trim_ows};
 use crate::trace::context::{Carried, SpanContext, SpanId, TraceId};
 
 const SAMPLED: u128 = 1;
@@ -41,9 +41,21 @@ pub fn parse(line: &[u8]) -> Option<Carried> {
 /// Always version 00, whatever version came (section 3.4, "Downgrade the version"), with the two
 /// flags that it knows.
 pub fn write(context: &SpanContext) -> String {
-    let sampled = if context.sampled { SAMPLED } else { 0 };
-    let random = if context.is_random { RANDOM } else { 0 };
-    format!("00-{}-{}-{:02x}", context.trace_id, context.span_id, sampled | random)
+    let trace_id = context.trace_id.get();
+    let mut line = String::with_capacity(LENGTH);
+    line.push_str("00-");
+    push_hex((trace_id >> 64) as u64, &mut line);
+    #[allow(clippy::cast_possible_truncation)] // The lower half.
+    push_hex(trace_id as u64, &mut line);
+    line.push('-');
+    push_hex(context.span_id.get(), &mut line);
+    line.push_str(match (context.sampled, context.is_random) {
+        (false, false) => "-00",
+        (true, false) => "-01",
+        (false, true) => "-02",
+        (true, true) => "-03",
+    });
+    line
 }
 
 #[cfg(test)]
