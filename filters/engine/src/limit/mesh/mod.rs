@@ -27,4 +27,6 @@ mod granted_tests;
 #[cfg(test)]
 mod lease_tests;
 #[cfg(test)]
+mod model_tests;
+#[cfg(test)]
 mod testkit;
