@@ -95,6 +95,10 @@ fn build(toolchain: &WasmToolchain, module: &Module) -> Result<(PathBuf, Vec<u8>
         .join(module.package.replace('-', "_"))
         .with_extension("wasm");
     let linked = fs::read(&linked).with_context(|| shown(&linked))?;
+    if module.kind == Kind::Suite {
+        let counting = make_artefacts()?.join("suite_counting.wasm");
+        write_if_new(&counting, &postlink::counting(&linked)?)?;
+    }
     let finished = match module.kind {
         Kind::Filter | Kind::Loop | Kind::Faulty => postlink::run(&linked, postlink::SIZE_LIMIT)?,
         Kind::Suite => postlink::run(&linked, postlink::SUITE_SIZE_LIMIT)?,

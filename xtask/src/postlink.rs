@@ -10,8 +10,10 @@
 use anyhow::{Context, Result, bail};
 use std::collections::HashSet;
 
+use walrus::ir::{BinaryOp, Value};
 use walrus::{
-    ElementItems, ExportItem, FunctionBuilder, FunctionId, ImportKind, Module, ModuleConfig,
+    ConstExpr, ElementItems, ExportItem, FunctionBuilder, FunctionId, ImportKind, Module,
+    ModuleConfig, ValType,
 };
 
 /// The bound for one filter, before compression. Trace context, with eight formats and an exporter, is
@@ -32,11 +34,44 @@ const WASI: [&str; 2] = ["clock_time_get", "random_get"];
 /// Rewrites a linked module, which may have so many bytes afterwards. Equal input gives equal output,
 /// byte by byte.
 pub fn run(linked: &[u8], most: usize) -> Result<Vec<u8>> {
-    let mut module = ModuleConfig::new()
+    finish(read(linked)?, most)
+}
+
+/// The same module, which counts in a global `allocations` how often it takes memory: for tests.
+pub fn counting(linked: &[u8]) -> Result<Vec<u8>> {
+    let mut module = read(linked)?;
+    let start = ConstExpr::Value(Value::I64(0));
+    let count = module.globals.add_local(ValType::I64, true, false, start);
+    let is_allocator =
+        |name: &str| name.contains("weir_host..pool..Pool") && name.contains("5alloc17h");
+    let found =
+        module.funcs.iter().find(|function| function.name.as_deref().is_some_and(is_allocator));
+    let Some(allocator) = found.map(|function| function.id()) else {
+        bail!(
+            "the module has no allocator of ours; its name is looked for in `postlink::counting`"
+        );
+    };
+    let function = module.funcs.get_mut(allocator).kind.unwrap_local_mut();
+    function
+        .builder_mut()
+        .func_body()
+        .global_get_at(0, count)
+        .const_at(1, Value::I64(1))
+        .binop_at(2, BinaryOp::I64Add)
+        .global_set_at(3, count);
+    module.exports.add(&format!("{PREFIX}allocations"), count);
+    finish(module, usize::MAX)
+}
+
+fn read(linked: &[u8]) -> Result<Module> {
+    ModuleConfig::new()
         .generate_name_section(false)
         .generate_producers_section(false)
         .parse(linked)
-        .context("the linker's output is not a module that can be read")?;
+        .context("the linker's output is not a module that can be read")
+}
+
+fn finish(mut module: Module, most: usize) -> Result<Vec<u8>> {
     trim_exports(&mut module)?;
     clear_sdk_tables(&mut module);
     let custom: Vec<_> = module.customs.iter().map(|(id, _)| id).collect();

@@ -10,6 +10,8 @@ pub struct Figures {
     pub name: &'static str,
     pub calls: Counts,
     pub fuel: u64,
+    /// Blocks of memory that the module took, where that was counted.
+    pub allocations: Option<u64>,
 }
 
 /// Have columns of their own, and are not in the sum.
@@ -21,7 +23,7 @@ impl Figures {
             let n = n - before.get(kind).copied().unwrap_or(0);
             (n > 0).then_some((*kind, n))
         };
-        Self { name, calls: after.iter().filter_map(more).collect(), fuel }
+        Self { name, calls: after.iter().filter_map(more).collect(), fuel, allocations: None }
     }
 
     /// Calls per request.
@@ -74,6 +76,19 @@ pub fn render(all: &[Figures]) -> String {
         line(&cells);
     }
     page.push_str(
+        "\n## Memory that the module takes\n\
+         \n\
+         Blocks per request, all of which are given back when it ends. Three of them hold what the host\n\
+         hands over. Nearly all come from lists of blocks that were freed before.\n\n\
+         | case | blocks |\n| --- | ---: |\n",
+    );
+    for figures in all {
+        if let Some(blocks) = figures.allocations {
+            let blocks = decimal(blocks as f64 / REQUESTS as f64);
+            page.push_str(&format!("| {} | {blocks} |\n", figures.name));
+        }
+    }
+    page.push_str(
         "\n## Work in the module\n\
          \n\
          The interpreter's fuel per request, in round figures. It grows with the work, but is no count of\n\
@@ -119,10 +134,16 @@ mod tests {
     #[test]
     fn figures_survive_the_page() {
         let calls = Counts::from([("clock", REQUESTS), ("metric", 3), (ALLOCATIONS, REQUESTS)]);
-        let figures = Figures { name: "a case", calls, fuel: 5551 * REQUESTS };
+        let figures = Figures {
+            name: "a case",
+            calls,
+            fuel: 5551 * REQUESTS,
+            allocations: Some(9 * REQUESTS),
+        };
         let page = render(std::slice::from_ref(&figures));
         assert!(page.contains("| a case |  | 1.0015 | 1 | 1 | 0.0015 |"), "{page}");
         assert_eq!(fuel_of(&page, "a case"), Some(5600));
+        assert!(counts_of(&page).contains("| a case | 9 |"), "{page}");
         assert_eq!(fuel_of(&page, "another"), None);
         assert!(!counts_of(&page).contains("5600"));
     }

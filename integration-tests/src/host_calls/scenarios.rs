@@ -3,7 +3,7 @@
 use super::report::Figures;
 use super::vm::{Answer, Vm};
 use crate::{paths, policy};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Requests before the count, until leases are as large as they get.
 const WARM_UP: u64 = 1000;
@@ -235,7 +235,17 @@ fn many(rest: &str) -> String {
 
 /// Runs a scenario and counts. Panics when a request does not end as it must.
 pub fn measure(scenario: &Scenario) -> Figures {
-    let mut vm = Vm::start(&scenario.file());
+    let (mut figures, _) = run(scenario, &scenario.file());
+    if scenario.module == Some("suite") {
+        let (_, blocks) = run(scenario, &paths::built("suite_counting.wasm"));
+        figures.allocations = Some(blocks.expect("the module counts"));
+    }
+    figures
+}
+
+/// The figures, and the blocks of memory that were taken if the module counts them.
+fn run(scenario: &Scenario, module: &Path) -> (Figures, Option<u64>) {
+    let mut vm = Vm::start(module);
     if let Some(module) = scenario.module {
         vm.configure(&format!("weir.{module}"), &policy::to_json(&scenario.policy))
             .unwrap_or_else(|log| panic!("{}: the policy is refused: {log}", scenario.name));
@@ -259,14 +269,15 @@ pub fn measure(scenario: &Scenario) -> Figures {
     for _ in 0..WARM_UP {
         request(&mut vm);
     }
-    let (before, fuel) = (vm.counts(), vm.fuel());
+    let (before, fuel, blocks) = (vm.counts(), vm.fuel(), vm.allocations());
     for _ in 0..REQUESTS {
         let answer = request(&mut vm);
         assert_eq!(answer, scenario.answer, "{}", scenario.name);
     }
     let figures = Figures::between(scenario.name, &before, &vm.counts(), vm.fuel() - fuel);
+    let blocks = blocks.and_then(|before| vm.allocations()?.checked_sub(before));
     scenario.prove(&mut vm);
-    figures
+    (figures, blocks)
 }
 
 impl Scenario {

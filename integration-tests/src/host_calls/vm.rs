@@ -117,6 +117,12 @@ impl Vm {
         FUEL - self.store.get_fuel().expect("fuel is on")
     }
 
+    /// How often the module has taken memory, if it is one that counts.
+    pub fn allocations(&self) -> Option<u64> {
+        let count = self.instance.get_global(&self.store, "allocations")?;
+        count.get(&self.store).i64().and_then(|count| u64::try_from(count).ok())
+    }
+
     /// Calls an export; one that the module does not have is not called, as Envoy does it.
     fn call(&mut self, name: &str, arguments: &[i32]) -> Option<i32> {
         let function = self.instance.get_func(&self.store, name)?;

@@ -13,7 +13,7 @@ use super::regex::Regex;
 use super::request::{Direction, Request, mask, normal_address, normal_authority};
 use super::source::Source;
 use super::template::Template;
-use super::value::ValueTest;
+use super::value::{OneOf, ValueTest};
 
 /// All conditions hold. Cheap ones come first, host calls last.
 #[derive(Debug, Default)]
@@ -112,7 +112,7 @@ impl Matcher {
             conditions.push(Condition::Header(name, ValueTest::compile(test, &path)?));
         }
         if !source.colors.is_empty() {
-            let colors = source.colors.iter().map(|color| color.as_bytes().into()).collect();
+            let colors = OneOf::new(source.colors.iter().map(String::as_bytes));
             conditions
                 .push(Condition::Header(defaults.color_header.clone(), ValueTest::In(colors)));
         }
@@ -283,7 +283,7 @@ impl Condition {
 fn exact_values(test: &ValueTest) -> Option<Vec<&[u8]>> {
     match test {
         ValueTest::Exact(value) => Some(vec![value]),
-        ValueTest::In(values) => Some(values.iter().map(|value| &**value).collect()),
+        ValueTest::In(values) => Some(values.iter().collect()),
         _ => None,
     }
 }

@@ -220,7 +220,7 @@ fn check_prefix(prefix: &str, kind: &Source, path: &str) -> Result<(), FieldErro
 
 /// Sorts prefixes and finds for each the one that it lies in.
 fn nest(mut all: Vec<(Box<[u8]>, Terms, String)>) -> Result<Vec<Prefix>, FieldError> {
-    all.sort_unstable_by(|(a, ..), (b, ..)| a.cmp(b));
+    all.sort_unstable_by(|(a, _, at), (b, _, other)| (a, at).cmp(&(b, other)));
     let mut prefixes: Vec<Prefix> = Vec::with_capacity(all.len());
     for (text, terms, path) in all {
         let mut within = prefixes.len().checked_sub(1);

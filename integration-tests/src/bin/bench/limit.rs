@@ -14,7 +14,7 @@ const HEADER: &str = "x-user: hot";
 const PATH: &str = "/orders/17";
 const LISTENER: &str = "in";
 /// Ample for any machine, so that every request passes.
-const BUCKET: &str = "max_tokens: 100000, tokens_per_fill: 1000000, fill_interval: 1s";
+pub const BUCKET: &str = "max_tokens: 100000, tokens_per_fill: 1000000, fill_interval: 1s";
 
 /// Without a filter comes first.
 pub fn subjects(options: &Options) -> Vec<Subject<'static>> {

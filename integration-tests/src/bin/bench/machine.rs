@@ -35,6 +35,10 @@ impl Machine {
         }
     }
 
+    pub fn name(&self) -> String {
+        format!("{}, {} cores", self.model, self.cores)
+    }
+
     pub fn is_busy(&self) -> bool {
         is_busy(self.busy)
     }

@@ -6,9 +6,11 @@ mod collectors;
 mod color;
 mod cpu;
 mod deadlines;
+mod growth;
 mod limit;
 mod machine;
 mod options;
+mod pace;
 mod quantiles;
 mod report;
 mod restoring;
@@ -25,7 +27,7 @@ use machine::Machine;
 use options::{Action, Options};
 use report::Report;
 use subject::Subject;
-use weir_integration_tests::{Script, Scripted, host_calls};
+use weir_integration_tests::{Script, Scripted, host_calls, paths};
 
 fn main() -> ExitCode {
     let action = match options::read() {
@@ -63,9 +65,13 @@ fn main() -> ExitCode {
 /// Writes the page of host calls anew.
 fn update() -> Result<(), String> {
     let figures: Vec<_> = host_calls::all().iter().map(host_calls::measure).collect();
-    let path = host_calls::committed();
-    std::fs::write(&path, host_calls::render(&figures))
-        .map_err(|e| format!("cannot write {}: {e}", path.display()))?;
+    write("host-calls.md", &host_calls::render(&figures))
+}
+
+/// A page of the documentation.
+fn write(name: &str, text: &str) -> Result<(), String> {
+    let path = paths::root().join("docs/performance").join(name);
+    std::fs::write(&path, text).map_err(|e| format!("cannot write {}: {e}", path.display()))?;
     println!("written: {}", path.display());
     Ok(())
 }
@@ -98,6 +104,18 @@ fn run(options: &Options) -> Result<(), String> {
     for (name, lab) in labs.into_iter().filter(|(name, _)| options.wants(name)) {
         println!("\n{name} ...");
         report.lab(name, lab());
+    }
+    type Weighed = fn(&Options, &Machine) -> Result<serde_json::Value, String>;
+    let weighed: [(&str, Weighed); 2] = [("growth", growth::lab), ("pace", pace::lab)];
+    for (name, lab) in weighed.into_iter().filter(|(name, _)| options.wants(name)) {
+        println!("\n{name} ...");
+        let figures = lab(options, &machine);
+        if let ("growth", true, Ok(figures)) = (name, options.update, &figures) {
+            let (page, plot) = growth::page(figures, &machine.name())?;
+            write("growth.md", &page)?;
+            write("growth.svg", &plot)?;
+        }
+        report.lab(name, figures);
     }
     if options.wants("calls") {
         report.calls(host_calls::all().iter().map(host_calls::measure).collect());

@@ -25,10 +25,13 @@ Labs: what clients get.
   collectors  latency while the collector of spans is well, slow, failing, gone
   sampling    spans of rare errors that are kept, by a score and by a fixed rate
   color       decisions on a color a second inside the module, with 10 rules and with 10 000
+  edits       from an edit, or a new module, to its effect, idle and under load; starts with each module
+  growth      the cost with more rules, live keys, workers and hops
+  pace        latency and throughput with one worker and two, memory
 
   calls       what a request asks of the host, counted: exact
 
-Prints tables, and writes target/weir/bench.json. All of it takes about six minutes.
+Prints tables, and writes target/weir/bench.json. All of it takes about a quarter of an hour.
 
 Options:
   --rounds <n>     rounds that count, after one that warms up (default 5)
@@ -40,7 +43,8 @@ Options:
   --against <file> measure another build of weir_rate_limit.wasm as well, in the same rounds;
                    may be given several times
   --update         only write docs/performance/host-calls.md anew, with the counts of the built
-                   modules
+                   modules; with --only edits or --only growth: measure, and write
+                   docs/performance/edits.md or growth.md and its plot
 
 Examples: cargo xtask bench -- --rounds 9 --only limit
           cargo xtask bench -- --only 'trace: weir,deadlines'";
@@ -50,6 +54,8 @@ pub struct Options {
     pub requests: u64,
     pub only: Vec<String>,
     pub against: Vec<PathBuf>,
+    /// Write the pages of the documentation that hold the figures.
+    pub update: bool,
 }
 
 impl Options {
@@ -68,9 +74,13 @@ pub enum Action {
 
 pub fn read() -> Result<Action, lexopt::Error> {
     let mut parser = lexopt::Parser::from_env();
-    let mut options =
-        Options { rounds: 5, requests: 20_000, only: Vec::new(), against: Vec::new() };
-    let mut update = false;
+    let mut options = Options {
+        rounds: 5,
+        requests: 20_000,
+        only: Vec::new(),
+        against: Vec::new(),
+        update: false,
+    };
     while let Some(arg) = parser.next()? {
         match arg {
             Short('h') | Long("help") => return Ok(Action::Help),
@@ -89,11 +99,12 @@ pub fn read() -> Result<Action, lexopt::Error> {
                     Err(e) => return Err(format!("--against {}: {e}", file.display()).into()),
                 }
             }
-            Long("update") => update = true,
+            Long("update") => options.update = true,
             other => return Err(other.unexpected()),
         }
     }
-    Ok(if update { Action::Update } else { Action::Run(options) })
+    let is_of_counts = options.update && options.only.is_empty();
+    Ok(if is_of_counts { Action::Update } else { Action::Run(options) })
 }
 
 fn positive(number: usize, option: &str) -> Result<usize, lexopt::Error> {
@@ -111,6 +122,7 @@ mod tests {
             requests: 1,
             only: words.iter().map(|word| (*word).to_owned()).collect(),
             against: Vec::new(),
+            update: false,
         };
         assert!(only(&[]).wants("trace: weir, mints"));
         assert!(only(&["trace"]).wants("trace: weir, mints"));

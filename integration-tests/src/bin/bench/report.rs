@@ -205,7 +205,7 @@ fn named<'m>(measured: &'m [Measured], name: &str) -> &'m Measured {
     measured.iter().find(|v| v.name == name).expect("the references are always measured")
 }
 
-fn median(numbers: &[f64]) -> f64 {
+pub fn median(numbers: &[f64]) -> f64 {
     let mut sorted = numbers.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;

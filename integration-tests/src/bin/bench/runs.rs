@@ -41,6 +41,16 @@ pub fn measure(
     for subject in subjects {
         running.push((subject.name.clone(), subject.start()?));
     }
+    measure_running(running, requests, options, machine)
+}
+
+/// The same of Envoys that run already.
+pub fn measure_running(
+    running: Vec<(String, Running)>,
+    requests: u64,
+    options: &Options,
+    machine: &Machine,
+) -> Result<Vec<Measured>, String> {
     // Upstreams and collectors are threads of this process; they keep off the worker's core.
     cpu::pin(std::process::id(), &[machine.clients]);
     for (_, variant) in &running {
@@ -78,12 +88,21 @@ pub fn measure(
 fn cost(variant: &Running, count: u64, machine: &Machine) -> Result<f64, String> {
     let pid = variant.envoy.pid();
     let mut h2load = Command::new("taskset");
-    h2load.args(["--cpu-list", &machine.clients.to_string(), "h2load", "--h1"]);
-    h2load.args(["--requests", &count.to_string(), "--clients", &CONNECTIONS.to_string()]);
+    h2load.args(["--cpu-list", &machine.clients.to_string(), "h2load"]);
+    h2load.args(["--requests", &count.to_string()]);
     for line in variant.lines() {
         h2load.args(["--header", line]);
     }
-    h2load.arg(variant.url());
+    match variant.file() {
+        None => {
+            h2load.args(["--h1", "--clients", &CONNECTIONS.to_string()]).arg(variant.url());
+        }
+        // Each client would begin at the first path.
+        Some(file) => {
+            h2load.args(["--clients", "1", "--max-concurrent-streams", &CONNECTIONS.to_string()]);
+            h2load.args(["--base-uri", variant.url(), "--input-file"]).arg(file);
+        }
+    }
     let before = cpu::time(pid);
     let output = h2load
         .output()

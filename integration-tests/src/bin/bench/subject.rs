@@ -1,7 +1,7 @@
 //! What is measured: an Envoy that differs from the others of its section in its filter alone, and
 //! how one sees that the filter does its work.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -25,6 +25,8 @@ pub struct Running {
     url: String,
     /// Header lines of each request.
     lines: Vec<String>,
+    /// Of the paths that requests have in turn, in place of one.
+    file: Option<PathBuf>,
     proofs: Vec<Proof>,
     /// Requests of its own checks before the rounds that are counted along with the load.
     checks: u64,
@@ -62,12 +64,18 @@ impl<'a> Subject<'a> {
 impl Running {
     pub fn new(envoy: Envoy, listener: &str, path: &str) -> Self {
         let url = format!("http://{}{path}", envoy.address(listener));
-        Self { envoy, url, lines: Vec::new(), proofs: Vec::new(), checks: 0 }
+        Self { envoy, url, lines: Vec::new(), file: None, proofs: Vec::new(), checks: 0 }
     }
 
     /// Each request carries this line, `name: value`.
     pub fn line(mut self, line: impl Into<String>) -> Self {
         self.lines.push(line.into());
+        self
+    }
+
+    /// Requests have the paths of this file in turn, over HTTP/2.
+    pub fn paths(mut self, file: PathBuf) -> Self {
+        self.file = Some(file);
         self
     }
 
@@ -97,6 +105,10 @@ impl Running {
 
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
     }
 
     pub fn lines(&self) -> &[String] {

@@ -8,11 +8,11 @@ use crate::limit;
 use crate::subject::{NONE, NOOP, Running, Subject, wasm};
 use crate::trace::tracing;
 
-const STEADY: &str = include_str!("../../../bench/steady.yaml");
+pub const STEADY: &str = include_str!("../../../bench/steady.yaml");
 const ALL_ON: &str = include_str!("../../../bench/all-on.yaml");
 
 /// In the order in which they stand in a chain.
-const FILTERS: [&str; 4] = ["traffic_color", "trace_context", "rate_limit", "circuit_breaker"];
+pub const FILTERS: [&str; 4] = ["traffic_color", "trace_context", "rate_limit", "circuit_breaker"];
 
 const TRACEPARENT: &str = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -31,8 +31,7 @@ pub fn subjects(upstream: &Scripted) -> Vec<Subject<'_>> {
             .cluster(Cluster::h2("collector", upstream.address))
             .listener(listener.route(Route::prefix("/", "up")))
             .start();
-        let running = Running::new(envoy, "in", "/orders/17").line("x-user: hot");
-        running.line(TRACEPARENT).line("x-weir-deadline-ms: 5000")
+        with_lines(Running::new(envoy, "in", "/orders/17"))
     };
     // What a policy does to requests with and without a color.
     let colored = |running: Running, policy: &str| match policy == STEADY {
@@ -49,16 +48,18 @@ pub fn subjects(upstream: &Scripted) -> Vec<Subject<'_>> {
         proofs.fold(running, |running, filter| running.counts(&proof(filter, policy)))
     };
     let plain = move |filters: Vec<Filter>, percent| colored(start(filters, percent), STEADY);
-    let noop = || wasm("noop", &paths::built("noop_sdk.wasm"), "");
-    let native = || {
-        vec![header_mutation(), limit::native(&limit::by_header()), breaker::admission_control()]
-    };
     let counted = |running: Running| running.counts(&["bench.http_local_rate_limit.ok"]);
     vec![
         Subject::new(NONE, move || plain(vec![], None)),
         Subject::new(NOOP, move || plain(vec![noop()], None)),
-        Subject::new("native, three filters", move || counted(plain(native(), None))),
-        Subject::new("native, and tracing at 0 %", move || counted(plain(native(), Some(0)))),
+        Subject::new("native, three filters", move || counted(plain(native_chain(), None))),
+        Subject::new("native, and tracing at 0 %", move || counted(plain(native_chain(), Some(0)))),
+        Subject::new("native, and tracing at 100 %", move || {
+            counted(plain(native_chain(), Some(100)))
+        }),
+        Subject::new("Lua, trace context alone", move || {
+            plain(vec![Filter::lua(crate::trace::LUA)], None)
+        }),
         Subject::new("weir, color alone", move || ours(&["traffic_color"], STEADY)),
         Subject::new("weir, trace alone", move || ours(&["trace_context"], STEADY)),
         Subject::new("weir, limit alone", move || ours(&["rate_limit"], STEADY)),
@@ -68,6 +69,32 @@ pub fn subjects(upstream: &Scripted) -> Vec<Subject<'_>> {
         Subject::new("weir, four modules, all on", move || ours(&FILTERS, ALL_ON)),
         Subject::new("weir, suite, all on", move || ours(&["suite"], ALL_ON)),
     ]
+}
+
+fn with_lines(running: Running) -> Running {
+    running.line("x-user: hot").line(TRACEPARENT).line("x-weir-deadline-ms: 5000")
+}
+
+/// What a request brings along for `bench/steady.yaml`.
+pub fn steady_lines(running: Running) -> Running {
+    with_lines(running).line("x-weir-color: gray")
+}
+
+pub fn noop() -> Filter {
+    wasm("noop", &paths::built("noop_sdk.wasm"), "")
+}
+
+/// Envoy's own filters that come nearest.
+pub fn native_chain() -> Vec<Filter> {
+    vec![header_mutation(), limit::native(&limit::by_header()), breaker::admission_control()]
+}
+
+/// These modules under `bench/steady.yaml`.
+pub fn modules(modules: &[&str]) -> Vec<Filter> {
+    let configuration = policy::to_json(STEADY);
+    let filter =
+        |module: &&str| wasm(&format!("weir.{module}"), &paths::module(module), &configuration);
+    modules.iter().map(filter).collect()
 }
 
 /// What counts each request, where a filter decides on each.

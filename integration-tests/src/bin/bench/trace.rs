@@ -299,7 +299,7 @@ pub fn tracing(listener: Listener, percent: u32) -> Listener {
 }
 
 /// As one finds it on the web, but it checks what came.
-const LUA: &str = "\
+pub const LUA: &str = "\
 math.randomseed(os.time())
 local function hex(bytes)
   local out = {}
