@@ -141,6 +141,7 @@ impl Proxy {
             painter.prepare(&mut self.color_worker, ports);
         }
         if let Some(limiter) = &mut self.limiter {
+            limiter.stand_in();
             limiter.prepare(&mut self.limit_worker, ports);
         }
         if let Some(breaker) = &mut self.breaker {

@@ -15,7 +15,7 @@ use weir_engine::core::restore;
 use weir_engine::core::source::Source;
 use weir_engine::core::template::Template;
 use weir_engine::core::uuid;
-use weir_engine::limit::{Limiter, Worker, slots};
+use weir_engine::limit::{Limiter, Worker, mesh, slots};
 use weir_engine::sim::Process;
 use weir_engine::trace::context::{Carried, SpanContext, SpanId, TraceId};
 use weir_engine::trace::formats::ot::{self, Ot};
@@ -112,6 +112,15 @@ pub fn patterns(data: &[u8]) {
     }
     if let Ok(regex) = Regex::new(pattern) {
         let _ = regex.is_match(value);
+    }
+}
+
+/// What an engine of limits answers, whoever it is.
+pub fn engine_answer(data: &[u8]) {
+    let reset = mesh::answer(data).and_then(|answer| answer.reset);
+    if let Some(mesh::Reset { least, most }) = reset {
+        // A day, rounded.
+        assert!(least <= most && most <= 86_402_000_000_000);
     }
 }
 

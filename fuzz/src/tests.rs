@@ -163,3 +163,8 @@ fn corpus_and_targets_belong_together() {
 fn corpus_of_color_decision() {
     corpus("color_decision", super::color_decision);
 }
+
+#[test]
+fn corpus_of_engine_answer() {
+    corpus("engine_answer", super::engine_answer);
+}

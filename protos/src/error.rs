@@ -16,29 +16,42 @@ pub struct FieldError {
 /// Longer values are cut: the message goes to a log line.
 const MAX_VALUE: usize = 80;
 
+// Cold, so that checks of a policy are small: 10 KB of a module.
 impl FieldError {
     /// An error about a field that has no value to show: missing, unknown, given twice.
+    #[cold]
+    #[inline(never)]
     pub fn at(path: impl Into<String>, remedy: impl Into<String>) -> FieldError {
         FieldError { path: path.into(), value: String::new(), remedy: remedy.into() }
     }
 
     /// An error about the value of a field.
+    #[cold]
+    #[inline(never)]
     pub fn value(
         path: impl Into<String>,
         value: impl fmt::Display,
         remedy: impl Into<String>,
     ) -> FieldError {
-        let mut text = value.to_string();
-        if let Some((cut, _)) = text.char_indices().nth(MAX_VALUE) {
-            text.truncate(cut);
-            text.push('…');
-        }
-        FieldError { path: path.into(), value: text, remedy: remedy.into() }
+        FieldError { path: path.into(), value: shown(&value), remedy: remedy.into() }
     }
+}
+
+/// Apart from the rest, which is made anew for each type of value.
+#[inline(never)]
+fn shown(value: &dyn fmt::Display) -> String {
+    let mut text = value.to_string();
+    if let Some((cut, _)) = text.char_indices().nth(MAX_VALUE) {
+        text.truncate(cut);
+        text.push('…');
+    }
+    text
 }
 
 impl FieldError {
     /// An error about a field that holds a fraction.
+    #[cold]
+    #[inline(never)]
     pub fn number(path: impl Into<String>, value: f64, remedy: impl Into<String>) -> FieldError {
         FieldError::value(path, crate::scalar::number(value), remedy)
     }

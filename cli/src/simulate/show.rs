@@ -1,11 +1,12 @@
 //! What a simulation found, for people and for programs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 use weir_engine::core::ports::Nanos;
 use weir_protos::FieldError;
+use weir_protos::v1::rate_limit_rule::Scope;
 use weir_protos::v1::{KeyPart, Policy};
 
 use super::replay::{Fate, Replay};
@@ -22,6 +23,8 @@ pub struct Outcome {
     pub first_unread: Option<usize>,
     pub limits: BTreeMap<String, Rule>,
     pub breakers: BTreeMap<String, Rule>,
+    /// Rules whose limit an engine keeps. One bucket stands for it, for the log is of one proxy.
+    pub of_engine: BTreeSet<String>,
     /// What the keys of the rules are made of, by section and id.
     pub parts: BTreeMap<(&'static str, String), Vec<KeyPart>>,
     /// Refusals by section.
@@ -34,7 +37,10 @@ impl Outcome {
     pub fn new(policy: &Policy, requests: &Requests<'_>) -> Result<Outcome, FieldError> {
         let (unread, first_unread) = requests.unread();
         let count = usize::try_from(requests.count()).unwrap_or(0);
-        let limits = policy.rate_limit()?.rules.into_iter();
+        let limits = policy.rate_limit()?.rules;
+        let of_engine = limits.iter().filter(|rule| rule.scope() == Scope::Mesh);
+        let of_engine = of_engine.map(|rule| rule.id.clone()).collect();
+        let limits = limits.into_iter();
         let breakers = policy.circuit_breaker()?.rules.into_iter();
         let limits = limits.map(|rule| ((LIMIT, rule.id), rule.key));
         let breakers = breakers.map(|rule| ((BREAKER, rule.id), rule.key));
@@ -46,6 +52,7 @@ impl Outcome {
             first_unread,
             limits: BTreeMap::new(),
             breakers: BTreeMap::new(),
+            of_engine,
             replies: BTreeMap::new(),
             counters: BTreeMap::new(),
         })
@@ -110,6 +117,9 @@ pub fn text(now: &Outcome, before: Option<&Outcome>, top: usize) -> String {
             let _ = write!(out, "  {id:width$}  {}", outcomes.join(", "));
             if section == BREAKER {
                 let _ = write!(out, ", opened {} times", rule.turns());
+            }
+            if section == LIMIT && now.of_engine.contains(id) {
+                let _ = write!(out, " (one bucket stands for the engine)");
             }
             out.push('\n');
             worst(now, (section, id), rule, top, &mut out);

@@ -14,6 +14,12 @@ pub const PAUSE: u32 = 1;
 
 const OK: u32 = Status::Ok as u32;
 
+/// `StreamType::HttpRequest`, whose headers are held.
+const REQUEST: u32 = 0;
+
+/// No answer that anybody here asks for is as long; of a longer one, the start is none.
+const MOST_OF_A_MESSAGE: usize = 64 * 1024;
+
 /// Declares the host's calls. Outside of Envoy there is no host, and each of them fails: that is
 /// what native builds and their tests see.
 macro_rules! host_calls {
@@ -49,6 +55,8 @@ host_calls! { "env"
     fn proxy_define_metric(kind: u32, name: *const u8, size: usize, id: *mut u32) -> u32;
     fn proxy_increment_metric(id: u32, by: i64) -> u32;
     fn proxy_record_metric(id: u32, value: u64) -> u32;
+    fn proxy_continue_stream(kind: u32) -> u32;
+    fn proxy_set_effective_context(context: u32) -> u32;
     fn proxy_send_local_response(status: u32, details: *const u8, details_size: usize, body: *const u8, body_size: usize, headers: *const u8, headers_size: usize, grpc_status: i32) -> u32;
     fn proxy_http_call(cluster: *const u8, cluster_size: usize, headers: *const u8, headers_size: usize, body: *const u8, body_size: usize, trailers: *const u8, trailers_size: usize, timeout: u32, token: *mut u32) -> u32;
     fn proxy_grpc_call(target: *const u8, target_size: usize, service: *const u8, service_size: usize, method: *const u8, method_size: usize, metadata: *const u8, metadata_size: usize, message: *const u8, message_size: usize, timeout: u32, token: *mut u32) -> u32;
@@ -80,6 +88,30 @@ pub fn log(level: LogLevel, text: &str) {
 pub fn set_tick_period(milliseconds: u32) {
     // SAFETY: no memory is involved.
     let _ = unsafe { proxy_set_tick_period_milliseconds(milliseconds) };
+}
+
+/// Calls of the host's mean this context from here on, until the callback ends. False where it is gone.
+pub fn act_for(context: u32) -> bool {
+    // SAFETY: no memory is involved.
+    OK == unsafe { proxy_set_effective_context(context) }
+}
+
+/// A paused request goes on.
+pub fn continue_request() {
+    // SAFETY: no memory is involved.
+    let _ = unsafe { proxy_continue_stream(REQUEST) };
+}
+
+/// The message of a unary gRPC call, in the callback that tells of it.
+pub fn grpc_message(size: usize) -> Vec<u8> {
+    let (kind, size) = (BufferType::GrpcReceiveBuffer as u32, size.min(MOST_OF_A_MESSAGE));
+    if size == 0 {
+        return Vec::new();
+    }
+    // SAFETY: see `placed`.
+    let message =
+        placed(|data, length| unsafe { proxy_get_buffer_bytes(kind, 0, size, data, length) });
+    message.unwrap_or_default()
 }
 
 pub fn plugin_configuration(size: usize) -> Option<Vec<u8>> {
@@ -198,7 +230,7 @@ pub fn send_local_reply(reply: &LocalReply) -> bool {
     }
 }
 
-/// A unary call from the context in hand, which has to be a root's.
+/// A unary call from the context in hand, which should be a root's: a stream's calls end with it.
 pub fn grpc_call(call: &GrpcCall<'_>) -> Option<u32> {
     // envoy.config.core.v3.GrpcService: envoy_grpc = 1, and in it cluster_name = 1.
     let mut inner = vec![0x0a];
@@ -373,6 +405,9 @@ mod tests {
         assert!(!send_local_reply(&reply));
         assert_eq!(plugin_configuration(5), None);
         declare_request_property("weir.charged");
+        assert!(!act_for(1));
+        assert!(grpc_message(5).is_empty());
+        continue_request();
         log(LogLevel::Warn, "text");
     }
 }

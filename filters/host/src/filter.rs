@@ -37,6 +37,17 @@ pub trait Filter: Sized + 'static {
         ports: &mut HostPorts,
     ) -> (Effects, Option<Self::Stream>);
 
+    /// A request that waited for a call, see [`Effects::waits_for`], with what was kept of it.
+    fn resume(
+        &mut self,
+        _: Option<Self::Stream>,
+        worker: &mut Self::Worker,
+        headers: &mut HeaderMap,
+        ports: &mut HostPorts,
+    ) -> (Effects, Option<Self::Stream>) {
+        self.on_request(worker, headers, ports)
+    }
+
     /// What goes along with the mark when the stream ends without a response.
     fn carries(_: &Self::Stream) -> Vec<u8> {
         Vec::new()
@@ -50,8 +61,13 @@ pub trait Filter: Sized + 'static {
         upstream: &mut HeaderMap,
         ports: &mut HostPorts,
     ) -> Effects;
-    /// A call of [`weir_engine::core::ports::Calls`] has ended; `is_ok` where the other side took it.
-    fn on_call(_: &mut Self::Worker, _token: u32, _is_ok: bool, _: &mut HostPorts) {}
+    /// A call of [`weir_engine::core::ports::Calls`] has ended, with a message where the other side took it;
+    /// that of an HTTP call is not read.
+    fn on_call(_: &mut Self::Worker, _token: u32, _message: Option<&[u8]>, _: &mut HostPorts) {}
+    /// A call that requests wait for and of which the host has said nothing for too long.
+    fn overdue(_: &Self::Worker, _: &mut HostPorts) -> Option<u32> {
+        None
+    }
     /// The stream is over, whatever became of it. Runs once for each stream that is still kept.
     fn on_log(_: Self::Stream, _: &mut Self::Worker, _: &mut HostPorts) {}
 

@@ -31,19 +31,21 @@ macro_rules! module {
 
         #[unsafe(export_name = "weir.proxy_on_http_call_response")]
         pub extern "C" fn on_http_call_response(_: u32, token: u32, _: u32, _: u32, _: u32) {
-            let is_ok = $crate::abi::is_call_ok();
-            with_vm((), |vm| vm.on_call(token, is_ok));
+            let message = $crate::abi::is_call_ok().then_some(&[][..]);
+            with_vm((), |vm| vm.on_call(token, message));
         }
 
         #[unsafe(export_name = "weir.proxy_on_grpc_close")]
-        pub extern "C" fn on_grpc_close(_: u32, token: u32, status: u32) {
-            with_vm((), |vm| vm.on_call(token, status == 0));
+        pub extern "C" fn on_grpc_close(_: u32, token: u32, _: u32) {
+            // Before a message, so without an answer, whatever the status.
+            with_vm((), |vm| vm.on_call(token, None));
         }
 
         #[unsafe(export_name = "weir.proxy_on_grpc_receive")]
-        pub extern "C" fn on_grpc_receive(_: u32, token: u32, _: u32) {
+        pub extern "C" fn on_grpc_receive(_: u32, token: u32, size: usize) {
             // The one message of a unary call: Envoy reports no close after it.
-            with_vm((), |vm| vm.on_call(token, true));
+            let message = $crate::abi::grpc_message(size);
+            with_vm((), |vm| vm.on_call(token, Some(&message)));
         }
     };
     ($filter:ty) => {

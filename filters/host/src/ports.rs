@@ -21,6 +21,14 @@ pub struct HostPorts {
     metrics: HashMap<String, u32>,
     random: Vec<u8>,
     memory: Option<Remembered>,
+    /// The stream in hand, and its root.
+    stream: Option<Stream>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Stream {
+    context: u32,
+    root: u32,
 }
 
 /// What the host said during one callback: several filters ask the same.
@@ -45,6 +53,27 @@ impl HostPorts {
 }
 
 impl HostPorts {
+    /// Calls are made for `root` from here on, while everything else is of this stream.
+    pub(crate) fn enter(&mut self, context: u32, root: u32) {
+        self.stream = Some(Stream { context, root });
+    }
+
+    /// The root context is in hand.
+    pub(crate) fn leave(&mut self) {
+        self.stream = None;
+    }
+
+    /// A call outlives the stream that it is made for.
+    fn for_root(&self, call: impl FnOnce() -> Option<u32>) -> Option<u32> {
+        let Some(stream) = self.stream else { return call() };
+        if !abi::act_for(stream.root) {
+            return None;
+        }
+        let token = call();
+        abi::act_for(stream.context);
+        token
+    }
+
     /// From here on, until [`HostPorts::forget`], one question is asked once, and time stands still.
     pub fn remember(&mut self) {
         self.memory = Some(Remembered::default());
@@ -139,11 +168,11 @@ fn after(edits: &[HeaderEdit], header: &[u8], before: Option<Vec<u8>>) -> Option
 
 impl Calls for HostPorts {
     fn grpc(&mut self, call: &GrpcCall<'_>) -> Option<u32> {
-        abi::grpc_call(call)
+        self.for_root(|| abi::grpc_call(call))
     }
 
     fn http(&mut self, call: &HttpCall<'_>) -> Option<u32> {
-        abi::http_call(call)
+        self.for_root(|| abi::http_call(call))
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use proxy_wasm::types::MapType;
-use weir_engine::core::effects::HeaderEdit;
+use weir_engine::core::effects::{Effects, HeaderEdit};
 use weir_engine::core::headers::HeaderMap;
 use weir_engine::core::policy::stable_plugin;
 use weir_engine::core::ports::{Metrics, Rng, labels};
@@ -34,8 +34,17 @@ pub struct Vm<F: Filter> {
     coming: Vec<(u32, u32)>,
     /// Streams that were charged and have had no response yet, and their roots.
     charged: ByStream<u32>,
+    /// Requests that are held until a call is answered.
+    waiting: Vec<Waiting>,
     /// Tells this VM from others; made at the first policy.
     id: Option<u64>,
+}
+
+#[derive(Clone, Copy)]
+struct Waiting {
+    token: u32,
+    context: u32,
+    root: u32,
 }
 
 /// The host numbers contexts one after the other, and no client has a say in it: nothing to defend
@@ -78,6 +87,7 @@ impl<F: Filter> Default for Vm<F> {
             streams: ByStream::default(),
             coming: Vec::new(),
             charged: ByStream::default(),
+            waiting: Vec::new(),
             id: None,
         }
     }
@@ -138,25 +148,44 @@ impl<F: Filter> Vm<F> {
         };
         let Some(root) = self.roots.get_mut(root_id) else { return abi::CONTINUE };
         let mut headers = abi::header_map(MapType::HttpRequestHeaders);
-        let (effects, stream) =
-            root.filter.on_request(&mut self.worker, &mut headers, &mut self.ports);
+        self.ports.enter(context, root_id);
+        let decision = root.filter.on_request(&mut self.worker, &mut headers, &mut self.ports);
+        self.ports.leave();
+        match self.carry_out(context, root_id, decision) {
+            Fate::GoesOn => abi::CONTINUE,
+            Fate::IsHeld => abi::PAUSE,
+        }
+    }
+
+    /// Does to a request what the filter decided.
+    fn carry_out(
+        &mut self,
+        context: u32,
+        root: u32,
+        (effects, stream): (Effects, Option<F::Stream>),
+    ) -> Fate {
+        let is_marked = self.roots.get_mut(root).is_some_and(|root| root.filter.mark().is_some());
         if let Some(state) = &effects.state {
             self.ports.set_state(F::NAME, state);
         }
         if let Some(note) = &effects.note {
             abi::set_property(NOTE, &note.write());
         }
-        if effects.is_charged && root.filter.mark().is_some() {
-            self.charged.insert(context, root_id);
+        if effects.is_charged && is_marked {
+            self.charged.insert(context, root);
         }
         edit(MapType::HttpRequestHeaders, &effects.headers);
         if let Some(stream) = stream {
             self.streams.insert(context, stream);
         }
+        if let Some(token) = effects.waits_for {
+            self.waiting.push(Waiting { token, context, root });
+            return Fate::IsHeld;
+        }
         match effects.reply {
             // A reply that the host refuses would leave the stream waiting for ever.
-            Some(reply) if abi::send_local_reply(&reply) => abi::PAUSE,
-            _ => abi::CONTINUE,
+            Some(reply) if abi::send_local_reply(&reply) => Fate::IsHeld,
+            _ => Fate::GoesOn,
         }
     }
 
@@ -185,15 +214,39 @@ impl<F: Filter> Vm<F> {
         }
     }
 
-    /// A call that a tick made has ended.
-    pub fn on_call(&mut self, token: u32, is_ok: bool) {
-        F::on_call(&mut self.worker, token, is_ok, &mut self.ports);
+    /// A call has ended. Requests that it held are decided now.
+    pub fn on_call(&mut self, token: u32, message: Option<&[u8]>) {
+        F::on_call(&mut self.worker, token, message, &mut self.ports);
+        let held: Vec<Waiting> =
+            self.waiting.extract_if(.., |waiting| waiting.token == token).collect();
+        for Waiting { context, root, .. } in held {
+            self.resume(context, root);
+        }
+    }
+
+    fn resume(&mut self, context: u32, root_id: u32) {
+        let kept = self.streams.remove(&context);
+        // The client may have left, though its log callback would have told.
+        if !abi::act_for(context) {
+            return;
+        }
+        let Some(root) = self.roots.get_mut(root_id) else { return abi::continue_request() };
+        let mut headers = abi::header_map(MapType::HttpRequestHeaders);
+        self.ports.enter(context, root_id);
+        let decision = root.filter.resume(kept, &mut self.worker, &mut headers, &mut self.ports);
+        self.ports.leave();
+        if let Fate::GoesOn = self.carry_out(context, root_id, decision) {
+            // No header can be touched after this.
+            abi::continue_request();
+        }
+        abi::act_for(root_id);
     }
 
     /// Runs once for every stream, whatever became of it.
     pub fn on_log(&mut self, context: u32) {
         // Of a stream whose headers never came: an earlier filter answered, or the codec refused it.
         self.coming.retain(|(coming, _)| *coming != context);
+        self.waiting.retain(|waiting| waiting.context != context);
         // A stream that ends without a response may be about to run again: an internal redirect takes
         // the upstream's answer before any filter sees it. The mark goes along.
         let stream = self.streams.remove(&context);
@@ -208,6 +261,9 @@ impl<F: Filter> Vm<F> {
     }
 
     pub fn on_tick(&mut self, root: u32) {
+        while let Some(token) = F::overdue(&self.worker, &mut self.ports) {
+            self.on_call(token, None);
+        }
         let Vm { ports, worker, roots, .. } = self;
         for mut gone in roots.tick(root) {
             gone.filter.tick(ports);
@@ -221,6 +277,13 @@ impl<F: Filter> Vm<F> {
             root.filter.tick(ports);
         }
     }
+}
+
+/// What becomes of a request for now.
+enum Fate {
+    GoesOn,
+    /// It waits, or was answered.
+    IsHeld,
 }
 
 fn edit(map: MapType, edits: &[HeaderEdit]) {

@@ -11,7 +11,7 @@ use weir_protos::{FieldError, Section};
 pub struct RateLimit(Limiter);
 
 #[cfg(feature = "module")]
-weir_host::module!(RateLimit);
+weir_host::module!(RateLimit, calls);
 
 impl Filter for RateLimit {
     const SECTION: Section = Section::RateLimit;
@@ -45,6 +45,26 @@ impl Filter for RateLimit {
     ) -> (Effects, Option<ResponsePlan>) {
         let decision = self.0.on_request(worker, headers, ports);
         (decision.effects, decision.response)
+    }
+
+    fn resume(
+        &mut self,
+        plan: Option<ResponsePlan>,
+        worker: &mut Worker,
+        headers: &mut HeaderMap,
+        ports: &mut HostPorts,
+    ) -> (Effects, Option<ResponsePlan>) {
+        let waiting = plan.and_then(|plan| plan.waiting);
+        let decision = self.0.resume(waiting, worker, headers, ports);
+        (decision.effects, decision.response)
+    }
+
+    fn on_call(worker: &mut Worker, token: u32, message: Option<&[u8]>, ports: &mut HostPorts) {
+        worker.on_call(token, message, ports);
+    }
+
+    fn overdue(worker: &Worker, ports: &mut HostPorts) -> Option<u32> {
+        worker.overdue(ports)
     }
 
     fn carries(plan: &ResponsePlan) -> Vec<u8> {

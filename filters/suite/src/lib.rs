@@ -94,6 +94,22 @@ impl Filter for Suite {
         (pass.end(), Some(streams).filter(Streams::matter))
     }
 
+    /// Color and trace were done with the request when the limiter made it wait.
+    fn resume(
+        &mut self,
+        streams: Option<Streams>,
+        worker: &mut Workers,
+        headers: &mut HeaderMap,
+        ports: &mut HostPorts,
+    ) -> (Effects, Option<Streams>) {
+        let Some(mut streams) = streams else { return (Effects::default(), None) };
+        let mut pass = Pass::of_request(headers, ports);
+        let plan = streams.limit.take();
+        streams.limit = pass.resume(&mut self.limit, plan, &mut worker.limit);
+        streams.breaker = pass.request(&mut self.breaker, &mut worker.breaker);
+        (pass.end(), Some(streams).filter(Streams::matter))
+    }
+
     fn carries(streams: &Streams) -> Vec<u8> {
         streams.limit.as_ref().map(RateLimit::carries).unwrap_or_default()
     }
@@ -122,8 +138,13 @@ impl Filter for Suite {
         pass.end()
     }
 
-    fn on_call(worker: &mut Workers, token: u32, is_ok: bool, ports: &mut HostPorts) {
-        TraceContext::on_call(&mut worker.trace, token, is_ok, ports);
+    fn on_call(worker: &mut Workers, token: u32, message: Option<&[u8]>, ports: &mut HostPorts) {
+        TraceContext::on_call(&mut worker.trace, token, message, ports);
+        RateLimit::on_call(&mut worker.limit, token, message, ports);
+    }
+
+    fn overdue(worker: &Workers, ports: &mut HostPorts) -> Option<u32> {
+        RateLimit::overdue(&worker.limit, ports)
     }
 
     fn on_log(streams: Streams, worker: &mut Workers, ports: &mut HostPorts) {

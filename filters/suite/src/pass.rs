@@ -23,16 +23,28 @@ impl<'a> Pass<'a> {
         Pass { headers, is_request: false, ports, effects: Effects::default() }
     }
 
-    /// Asks a filter, unless one before it has answered.
+    /// Asks a filter, unless one before it has answered or waits for an answer.
     pub fn request<F: Filter>(
         &mut self,
         filter: &mut F,
         worker: &mut F::Worker,
     ) -> Option<F::Stream> {
-        if self.effects.reply.is_some() {
+        if self.effects.reply.is_some() || self.effects.waits_for.is_some() {
             return None;
         }
         let (effects, stream) = filter.on_request(worker, self.headers, self.ports);
+        self.take(F::NAME, effects);
+        stream
+    }
+
+    /// Asks a filter again whose call has been answered.
+    pub fn resume<F: Filter>(
+        &mut self,
+        filter: &mut F,
+        stream: Option<F::Stream>,
+        worker: &mut F::Worker,
+    ) -> Option<F::Stream> {
+        let (effects, stream) = filter.resume(stream, worker, self.headers, self.ports);
         self.take(F::NAME, effects);
         stream
     }
@@ -70,6 +82,7 @@ impl<'a> Pass<'a> {
         };
         effects.headers.into_iter().for_each(|edit| push(edit, edits));
         self.effects.reply = effects.reply;
+        self.effects.waits_for = effects.waits_for;
         self.effects.is_charged |= effects.is_charged;
     }
 }

@@ -60,8 +60,8 @@ impl Filter for TraceContext {
         call.on_response(response, ports)
     }
 
-    fn on_call(worker: &mut Worker, token: u32, is_ok: bool, _: &mut HostPorts) {
-        worker.on_call(token, is_ok);
+    fn on_call(worker: &mut Worker, token: u32, message: Option<&[u8]>, _: &mut HostPorts) {
+        worker.on_call(token, message.is_some());
     }
 
     fn on_log(call: Call, worker: &mut Worker, ports: &mut HostPorts) {

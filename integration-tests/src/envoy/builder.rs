@@ -189,7 +189,7 @@ fn bootstrap_json(listeners: &[Value], clusters: &[Value]) -> Value {
     json!({
         "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}},
         "stats_config": {
-            "stats_tags": [tag("policy"), tag("rule"), tag("outcome"), tag("result")],
+            "stats_tags": [tag("policy"), tag("rule"), tag("outcome"), tag("result"), tag("step")],
         },
         "static_resources": {"listeners": listeners, "clusters": clusters},
     })

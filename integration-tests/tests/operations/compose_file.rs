@@ -4,8 +4,19 @@ use crate::shipped;
 use serde_json::{Value, json};
 use std::path::Path;
 
+/// The modules before a sample service; one limit for two proxies.
+const FILES: [&str; 2] = ["docker-compose.yaml", "mesh/docker-compose.yaml"];
+
 fn services() -> Vec<(String, Value)> {
-    let file = shipped::yaml("docker-compose.yaml");
+    services_of(FILES[0])
+}
+
+fn all_services() -> Vec<(String, Value)> {
+    FILES.into_iter().flat_map(services_of).collect()
+}
+
+fn services_of(file: &str) -> Vec<(String, Value)> {
+    let file = shipped::yaml(file);
     let services = file["services"].as_object().expect("services").clone();
     services.into_iter().collect()
 }
@@ -29,7 +40,7 @@ fn it_has_what_the_issue_asks_for() {
 /// `name:1.2.3`, where a variable may name another.
 #[test]
 fn images_have_exact_tags() {
-    for (name, service) in services() {
+    for (name, service) in all_services() {
         let image = service["image"].as_str().unwrap_or_else(|| panic!("{name} has no image"));
         let default = image.strip_prefix("${WEIR_").and_then(|rest| rest.split_once(":-"));
         let (_, default) = default.unwrap_or_else(|| panic!("{name}: a variable may name another"));
@@ -49,14 +60,17 @@ fn envoy_is_the_one_that_the_tests_use() {
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let version =
         said.split('/').find(|part| part.starts_with("1.")).expect("a version").to_owned();
-    let image = services().remove(0).1["image"].as_str().expect("an image").to_owned();
-    assert!(image.ends_with(&format!("envoyproxy/envoy:v{version}}}")), "{image} is not {version}");
+    for file in FILES {
+        let image = services_of(file).remove(0).1["image"].as_str().expect("an image").to_owned();
+        let wanted = format!("envoyproxy/envoy:v{version}}}");
+        assert!(image.ends_with(&wanted), "{image} is not {version}");
+    }
 }
 
 #[test]
 fn ports_are_on_the_loopback_interface_alone() {
     let mut published = 0;
-    for (name, service) in services() {
+    for (name, service) in all_services() {
         assert_ne!(service["network_mode"], "host", "{name}");
         for port in service["ports"].as_array().into_iter().flatten() {
             let port = port.as_str().expect("ports in the short form");
@@ -64,9 +78,9 @@ fn ports_are_on_the_loopback_interface_alone() {
             published += 1;
         }
     }
-    // Traffic, what may be looked at, Prometheus, Grafana.
-    assert_eq!(published, 4);
-    for file in ["envoy/chain.yaml", "envoy/upstream.yaml"] {
+    // Traffic, what may be looked at, Prometheus, Grafana; the first two of two proxies.
+    assert_eq!(published, 8);
+    for file in ["envoy/chain.yaml", "envoy/upstream.yaml", "mesh/envoy.yaml"] {
         let admin = &shipped::yaml(file)["admin"]["address"]["socket_address"]["address"];
         assert_eq!(admin, "127.0.0.1", "{file}");
     }
@@ -74,7 +88,7 @@ fn ports_are_on_the_loopback_interface_alone() {
 
 #[test]
 fn containers_are_confined() {
-    for (name, service) in services() {
+    for (name, service) in all_services() {
         let (user, _) =
             service["user"].as_str().and_then(|user| user.split_once(':')).expect(&name);
         assert_ne!(user.parse::<u32>().expect("a number"), 0, "{name} must not be root");
@@ -96,7 +110,9 @@ fn containers_are_confined() {
 /// What is mounted is there, under the name that the configuration in the container uses.
 #[test]
 fn mounts_lead_to_files_that_we_ship() {
-    for (name, service) in services() {
+    let of = |file: &'static str| services_of(file).into_iter().map(move |it| (file, it));
+    for (file, (name, service)) in FILES.into_iter().flat_map(of) {
+        let folder = Path::new(file).parent().expect("a folder");
         for volume in service["volumes"].as_array().into_iter().flatten() {
             let volume = volume.as_str().expect("the short form");
             let source = match volume.strip_prefix("${") {
@@ -104,7 +120,9 @@ fn mounts_lead_to_files_that_we_ship() {
                 None => volume.split_once(':'),
             };
             let (source, _) = source.unwrap_or_else(|| panic!("{name}: {volume}"));
-            if source.starts_with('.') && source != "../target/weir" {
+            if source.starts_with('.') && !source.ends_with("/target/weir") {
+                let source = folder.join(source);
+                let source = source.to_str().expect("ASCII");
                 assert!(shipped::path(source).exists(), "{name}: {source}");
             }
         }

@@ -8,4 +8,5 @@ mod promql;
 mod scenario;
 mod seen;
 mod server;
+mod sharing;
 mod shipped;

@@ -91,7 +91,7 @@ impl SetUp {
     pub fn cluster(mut self, name: &str, address: SocketAddr) -> SetUp {
         let clusters = self.bootstrap["static_resources"]["clusters"].as_array_mut();
         let named = clusters.expect("a list").iter_mut().find(|cluster| cluster["name"] == name);
-        let cluster = named.unwrap_or_else(|| panic!("chain.yaml has no cluster {name}"));
+        let cluster = named.unwrap_or_else(|| panic!("there is no cluster {name}"));
         let endpoint = &mut cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0];
         endpoint["endpoint"]["address"] = socket(address);
         self
@@ -141,6 +141,23 @@ impl SetUp {
     pub fn start(self) -> Envoy {
         self.builder.bootstrap(self.bootstrap).start()
     }
+}
+
+/// `mesh/envoy.yaml` on this machine, with this engine.
+pub fn sharing(engine: SocketAddr) -> Envoy {
+    const OWN: &str = "envoy-configs/mesh/ecds";
+    let builder = Envoy::builder();
+    let policies = builder.directory().join("ecds");
+    std::fs::create_dir_all(&policies).expect("writable");
+    let whole = |text: String| {
+        let text = text.replace(OWN, policies.to_str().expect("ASCII"));
+        with_whole_paths(&text, &policies)
+    };
+    let policy = whole(text("mesh/ecds/rate-limit.yaml"));
+    std::fs::write(policies.join("rate-limit.yaml"), policy).expect("writable");
+    let bootstrap = on_free_ports(parse(&whole(text("mesh/envoy.yaml"))));
+    let set_up = SetUp { builder, bootstrap }.cluster("limitador", engine);
+    set_up.start()
 }
 
 /// `upstream.yaml` on this machine.

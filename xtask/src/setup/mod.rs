@@ -9,6 +9,7 @@ mod docker;
 mod envoy;
 mod kubectl;
 mod prometheus;
+mod redis;
 mod registry;
 mod wasm_std;
 mod wheel;
@@ -25,18 +26,20 @@ pub struct Needs {
     load_tools: bool,
     /// What checks the files of `envoy-configs/`.
     checkers: bool,
+    /// What stands behind an engine of limits.
+    servers: bool,
     /// `setup` itself looks at every route afresh; other commands trust what it found.
     afresh: bool,
 }
 
 impl Needs {
     pub fn all() -> Self {
-        Self { envoy: true, load_tools: true, checkers: true, afresh: true }
+        Self { envoy: true, load_tools: true, checkers: true, servers: true, afresh: true }
     }
 
     /// The modules alone: `build`.
     pub fn wasm() -> Self {
-        Self { envoy: false, load_tools: false, checkers: false, afresh: false }
+        Self { envoy: false, load_tools: false, checkers: false, servers: false, afresh: false }
     }
 
     /// Modules and Envoy: `demo`.
@@ -46,7 +49,7 @@ impl Needs {
 
     /// And what the tests call beside it: `test`.
     pub fn tests() -> Self {
-        Self { checkers: true, ..Self::envoy() }
+        Self { checkers: true, servers: true, ..Self::envoy() }
     }
 
     /// And a load generator: `bench`.
@@ -73,6 +76,9 @@ pub fn run(needs: Needs) -> Result<Ready> {
     if needs.load_tools && on_path("h2load").is_none() {
         missing.push(apt::Package::Named("nghttp2-client"));
     }
+    if needs.servers {
+        missing.extend(redis::package());
+    }
     let has_engine = needs.checkers && docker::has_engine();
     if has_engine {
         missing.extend(docker::packages());
@@ -83,6 +89,9 @@ pub fn run(needs: Needs) -> Result<Ready> {
     }
     if !missing.is_empty() {
         apt::install(&missing)?;
+    }
+    if needs.servers {
+        redis::place()?;
     }
     if needs.checkers && !prometheus::find()? {
         prometheus::fetch()?;
@@ -116,6 +125,9 @@ pub fn run(needs: Needs) -> Result<Ready> {
             Some(file) => say("h2load", &file.display().to_string()),
             None => bail!("nghttp2-client is installed, but h2load is not on PATH: add /usr/bin"),
         }
+    }
+    if needs.servers {
+        say("Redis", &redis::version()?);
     }
     if needs.checkers {
         say("Prometheus", &prometheus::version()?);

@@ -14,6 +14,8 @@ pub struct Effects {
     pub state: Option<String>,
     /// The request is not to be charged again when an internal redirect brings it back.
     pub is_charged: bool,
+    /// The request waits for the answer to this call, and is decided then.
+    pub waits_for: Option<u32>,
     /// What later filters of this hop should know of the request.
     pub note: Option<Note>,
 }

@@ -58,7 +58,7 @@ pub trait Metrics {
     fn shift(&mut self, name: &str, by: i64);
 }
 
-/// Calls to clusters of Envoy's, from the tick. What becomes of one is told later, under its number.
+/// Calls to clusters of Envoy's, which outlive the request in hand. What becomes of one is told later, under its number.
 pub trait Calls {
     /// A unary gRPC call. `None` where Envoy does not take it, e.g. for a cluster it does not know.
     fn grpc(&mut self, call: &GrpcCall<'_>) -> Option<u32>;
@@ -89,6 +89,6 @@ pub fn labels(pairs: &[(&str, &str)]) -> String {
 }
 
 /// All that a decision needs.
-pub trait Ports: Clock + SharedStore + Attributes + Rng {}
+pub trait Ports: Clock + SharedStore + Attributes + Rng + Calls {}
 
-impl<T: Clock + SharedStore + Attributes + Rng> Ports for T {}
+impl<T: Clock + SharedStore + Attributes + Rng + Calls> Ports for T {}

@@ -8,9 +8,10 @@ use weir_protos::v1::mode;
 use super::bucket::{Ask, Buckets, Effort, Take};
 use super::calendar::{Filling, Moment};
 use super::flight::Start;
-use super::metrics::{Counters, Outcome};
+use super::mesh::Answered;
+use super::metrics::{Counters, Outcome, Step};
 use super::overrides::Terms;
-use super::plan::{Decision, HeldFlight, PendingBill, Quota, Upgrade};
+use super::plan::{Decision, HeldFlight, PendingBill, Quota, Upgrade, Waiting};
 use super::reply::{Exceeded, draft_03, limit_item, policy_item, state_unavailable};
 use super::rule::{Rule, RuleScope};
 use super::worker::Worker;
@@ -26,9 +27,25 @@ use crate::core::request::Request;
 /// A token taken for the request in hand.
 #[derive(Clone, Copy, Debug)]
 pub struct Taken {
-    rule: usize,
-    ask: Ask,
-    remaining: u64,
+    pub rule: usize,
+    pub ask: Ask,
+    pub remaining: u64,
+    /// A hit of an engine's, not a token of a bucket.
+    pub is_hit: bool,
+}
+
+/// What is counted once the request is decided.
+#[derive(Clone, Copy, Debug)]
+pub enum Note {
+    Outcome(Outcome),
+    Step(Step),
+}
+
+/// A request that has waited for an engine.
+#[derive(Debug)]
+pub struct Waited {
+    pub waiting: Waiting,
+    pub answered: Answered,
 }
 
 /// All that one decision works with.
@@ -40,6 +57,8 @@ pub struct Bench<'r> {
     pub allowed: &'r mut Vec<usize>,
     pub flights: &'r mut Vec<HeldFlight>,
     pub counters: &'r mut Counters,
+    pub noted: &'r mut Vec<(usize, Note)>,
+    pub waited: Option<Waited>,
     pub workers: u32,
     pub since: Moment,
     pub moment: Moment,
@@ -53,9 +72,11 @@ pub struct Bench<'r> {
 }
 
 /// What a rule says to a request.
-enum Verdict {
+pub enum Verdict {
     /// A token was taken, or the key needs none.
     Admit,
+    /// An engine has to answer first.
+    Wait(u32),
     /// The rule has no say, for the reason that is counted.
     Pass(Outcome),
     Refuse(Refusal),
@@ -76,8 +97,9 @@ impl<'r> Bench<'r> {
             }
             match self.ask(place, rule, worker, request, ports) {
                 Verdict::Admit => {}
+                Verdict::Wait(token) => return self.wait(place, token, worker, ports),
                 Verdict::Pass(outcome) => {
-                    self.counters.record(place, outcome);
+                    self.noted.push((place, Note::Outcome(outcome)));
                     match outcome {
                         Outcome::ShadowLimited => decision.say("shadow", rule),
                         Outcome::ErrorAllowed => decision.say("error", rule),
@@ -89,11 +111,12 @@ impl<'r> Bench<'r> {
                     let trace_id = trace_id(request);
                     let client = Client { is_grpc: request.is_grpc(), trace_id };
                     let refused = refuse(rule, refusal, client, ports.random());
-                    self.counters.record(place, refused.outcome);
+                    self.noted.push((place, Note::Outcome(refused.outcome)));
                     decision.say(refused.word, rule);
                     match refused.action {
                         Action::Reply(reply) => {
                             self.give_back(worker, ports);
+                            self.count();
                             let state = decision.effects.state;
                             let effects =
                                 Effects { reply: Some(reply), state, ..Effects::default() };
@@ -111,6 +134,7 @@ impl<'r> Bench<'r> {
                 break;
             }
         }
+        self.count();
         decision.effects.is_charged = !self.taken.is_empty();
         let admitted = self.taken.iter().map(|item| item.rule);
         for rule in admitted.chain(self.allowed.iter().copied()) {
@@ -129,6 +153,15 @@ impl<'r> Bench<'r> {
             decision.response.get_or_insert_default().quota = Some(quota);
         }
         decision
+    }
+
+    fn count(&mut self) {
+        for (place, note) in self.noted.drain(..) {
+            match note {
+                Note::Outcome(outcome) => self.counters.record(place, outcome),
+                Note::Step(step) => self.counters.step(place, step),
+            }
+        }
     }
 
     fn ask(
@@ -163,6 +196,9 @@ impl<'r> Bench<'r> {
             Some(Terms::Rate(rate)) => rate,
             None => rule.rate,
         };
+        if let Some(mesh) = &rule.mesh {
+            return self.ask_engine(place, (rule, mesh), fingerprint, worker, request, ports);
+        }
         if rule.has_bucket && !self.is_redirected {
             let rate = rule.share_of(rate, self.workers);
             let ask = Ask {
@@ -173,7 +209,7 @@ impl<'r> Bench<'r> {
             };
             match self.take(place, rule, ask, worker, ports) {
                 Take::Admitted { remaining } => {
-                    self.taken.push(Taken { rule: place, ask, remaining });
+                    self.taken.push(Taken { rule: place, ask, remaining, is_hit: false });
                 }
                 Take::Refused { wait } => {
                     let allowance = rule.allowance(ask.rate);
@@ -212,7 +248,7 @@ impl<'r> Bench<'r> {
         }
     }
 
-    fn take(
+    pub fn take(
         &mut self,
         place: usize,
         rule: &'r Rule,
@@ -226,7 +262,7 @@ impl<'r> Bench<'r> {
         let (buckets, leases) = (self.buckets(rule), &mut worker.leases);
         let mut effort = Effort::default();
         let take = match rule.scope {
-            RuleScope::Process => buckets.take(ask, ports, leases, &mut effort),
+            RuleScope::Process | RuleScope::Mesh => buckets.take(ask, ports, leases, &mut effort),
             RuleScope::Worker(_) => buckets.take(ask, &mut worker.local, leases, &mut effort),
         };
         self.counters.effort(place, effort.contention, effort.evictions);
@@ -234,7 +270,7 @@ impl<'r> Bench<'r> {
     }
 
     /// The limit is met: whether the request feels it.
-    fn exceeded(
+    pub fn exceeded(
         &self,
         rule: &Rule,
         exceeded: Exceeded,
@@ -274,7 +310,7 @@ impl<'r> Bench<'r> {
     }
 
     /// A refusal takes nothing: what other rules gave goes back before the reply.
-    fn give_back(&mut self, worker: &mut Worker, ports: &mut impl Ports) {
+    pub fn give_back(&mut self, worker: &mut Worker, ports: &mut impl Ports) {
         for item in &*self.taken {
             self.return_token(item, worker, ports);
         }
@@ -285,9 +321,12 @@ impl<'r> Bench<'r> {
 
     fn return_token(&self, item: &Taken, worker: &mut Worker, store: &mut impl SharedStore) {
         let Some(rule) = self.rules.get(item.rule) else { return };
+        if let Some(mesh) = rule.mesh.as_ref().filter(|_| item.is_hit) {
+            return self.query(rule, mesh, item.ask).give_back(store);
+        }
         let (buckets, leases) = (self.buckets(rule), &mut worker.leases);
         match rule.scope {
-            RuleScope::Process => buckets.give_back(item.ask, store, leases),
+            RuleScope::Process | RuleScope::Mesh => buckets.give_back(item.ask, store, leases),
             RuleScope::Worker(_) => buckets.give_back(item.ask, &mut worker.local, leases),
         }
     }
@@ -298,7 +337,7 @@ impl<'r> Bench<'r> {
             let rule = self.rules.get(item.rule)?;
             let cost = Rc::clone(rule.cost.of_response()?);
             let bill = self.buckets(rule).bill(item.ask, cost.max_debt);
-            Some(PendingBill { bill, cost, is_local: rule.scope != RuleScope::Process })
+            Some(PendingBill { bill, cost, is_local: matches!(rule.scope, RuleScope::Worker(_)) })
         });
         billed.collect()
     }
@@ -342,8 +381,12 @@ impl<'r> Bench<'r> {
 }
 
 /// Shared state could not be had, and the rule decides.
-fn failed(rule: &Rule) -> Verdict {
-    if rule.mode == mode::Value::Enforce && rule.denies_on_error {
+pub fn failed(rule: &Rule) -> Verdict {
+    on_error(rule, rule.denies_on_error)
+}
+
+pub fn on_error(rule: &Rule, denies: bool) -> Verdict {
+    if rule.mode == mode::Value::Enforce && denies {
         Verdict::Refuse(Refusal::Unavailable)
     } else {
         Verdict::Pass(Outcome::ErrorAllowed)
@@ -372,7 +415,7 @@ pub fn buckets(rule: &Rule, workers: u32, since: Moment, moment: Moment) -> Buck
     }
 }
 
-enum Refusal {
+pub enum Refusal {
     Limit(Exceeded),
     MissingKey,
     Unavailable,

@@ -1,14 +1,17 @@
 //! The section `rate_limit` of a policy, at work.
 
+use std::rc::Rc;
+
 use weir_protos::FieldError;
 use weir_protos::v1::{Policy, direction};
 
 use super::calendar::Moment;
 use super::carried;
 use super::crew::Crew;
-use super::decide::{Bench, Taken, buckets};
-use super::metrics::Counters;
-use super::plan::{Decision, HeldFlight};
+use super::decide::{Bench, Note, Taken, Waited, buckets};
+use super::mesh::Settings;
+use super::metrics::{Counters, flush_calls};
+use super::plan::{Decision, HeldFlight, Waiting};
 use super::rule::{Rule, RuleScope};
 use super::table::resize;
 use super::worker::Worker;
@@ -47,6 +50,9 @@ pub struct Limiter {
     taken: Vec<Taken>,
     allowed: Vec<usize>,
     flights: Vec<HeldFlight>,
+    noted: Vec<(usize, Note)>,
+    /// The engine of rules with `scope: MESH`.
+    mesh: Option<Rc<Settings>>,
 }
 
 impl Limiter {
@@ -55,10 +61,11 @@ impl Limiter {
         let common = Common::compile(policy, plugin)?;
         let section = policy.rate_limit()?;
         let path = "policy.rate_limit";
-        if section.mesh.is_some() {
-            let remedy = "is not built in this version; remove it";
-            return Err(FieldError::at(format!("{path}.mesh"), remedy));
-        }
+        let mesh = section.mesh.as_ref().map(|mesh| {
+            let path = format!("{path}.mesh");
+            Settings::compile(mesh, &common.identity.state_prefix, &path).map(Rc::new)
+        });
+        let mesh = mesh.transpose()?;
         if section.rules.len() > MAX_RULES {
             let remedy = "rules: must be at most 10000";
             return Err(FieldError::value(format!("{path}.rules"), section.rules.len(), remedy));
@@ -68,7 +75,8 @@ impl Limiter {
         let mut rules = Vec::with_capacity(section.rules.len());
         for (place, rule) in section.rules.iter().enumerate() {
             let path = format!("{path}.rules[{place}]");
-            let compiled = Rule::compile(rule, &path, &common, section.mode(), &defaults)?;
+            let compiled =
+                Rule::compile(rule, &path, &common, section.mode(), &defaults, mesh.as_ref())?;
             ids.insert(&rule.id, place, &path)?;
             rules.extend(compiled);
         }
@@ -93,9 +101,11 @@ impl Limiter {
             taken: Vec::new(),
             allowed: Vec::new(),
             flights: Vec::new(),
+            noted: Vec::new(),
             rules,
             index,
             common,
+            mesh,
         })
     }
 
@@ -125,7 +135,7 @@ impl Limiter {
             }
             if !rule.key.is_empty() {
                 rule.before = resize(&rule.state, rule.sets, rule.extent(), since.steady, ports);
-            } else if rule.scope == RuleScope::Process {
+            } else if !matches!(rule.scope, RuleScope::Worker(_)) {
                 buckets(rule, 1, since, since).prepare(ports);
             }
         }
@@ -136,6 +146,31 @@ impl Limiter {
         worker: &mut Worker,
         headers: &HeaderMap,
         ports: &mut impl Ports,
+    ) -> Decision {
+        self.run(worker, headers, ports, None)
+    }
+
+    /// A request that waited is decided, or has to wait for another answer.
+    pub fn resume(
+        &mut self,
+        waiting: Option<Waiting>,
+        worker: &mut Worker,
+        headers: &HeaderMap,
+        ports: &mut impl Ports,
+    ) -> Decision {
+        let waited = waiting.map(|waiting| {
+            let answered = worker.desk.answer_to(waiting.token);
+            Waited { waiting, answered }
+        });
+        self.run(worker, headers, ports, waited)
+    }
+
+    fn run(
+        &mut self,
+        worker: &mut Worker,
+        headers: &HeaderMap,
+        ports: &mut impl Ports,
+        waited: Option<Waited>,
     ) -> Decision {
         let Limiter {
             common,
@@ -150,6 +185,7 @@ impl Limiter {
             flights,
             since,
             counts_flights,
+            noted,
             priced,
             ..
         } = self;
@@ -187,6 +223,7 @@ impl Limiter {
         taken.clear();
         allowed.clear();
         flights.clear();
+        noted.clear();
         let bench = Bench {
             workers: crew.count(),
             since: *since,
@@ -200,6 +237,8 @@ impl Limiter {
             allowed,
             flights,
             counters,
+            noted,
+            waited,
             secret,
         };
         bench.decide(worker, &mut request, ports)
@@ -234,7 +273,7 @@ impl Limiter {
 
     /// Writes the counters that have gathered.
     pub fn flush(&mut self, metrics: &mut impl Metrics) {
-        let Limiter { rules, counters, labelled, common, priced, .. } = self;
+        let Limiter { rules, counters, labelled, common, priced, mesh, .. } = self;
         for (place, rule) in priced.iter().filter_map(|rule| Some((*rule, rules.get(*rule)?))) {
             counters.bad_costs(place, rule.cost.take_odd());
         }
@@ -243,6 +282,9 @@ impl Limiter {
             _ => "other",
         };
         counters.flush(&common.identity.policy, label, metrics);
+        if let Some(engine) = mesh {
+            flush_calls(&common.identity.policy, engine.take_counts(), metrics);
+        }
     }
 }
 

@@ -24,6 +24,8 @@ pub struct Look {
     /// Whether no later rule is looked at.
     pub stops: bool,
     pub key: KeyLook,
+    /// An engine keeps the limit; see [`Limiter::stand_in`].
+    pub is_mesh: bool,
     /// Of the request's bucket, where it has one.
     pub level: Option<Level>,
 }
@@ -37,6 +39,15 @@ pub struct Level {
 }
 
 impl Limiter {
+    /// Where no engine is: one bucket, as the rule says, stands for the limit that it would keep.
+    pub fn stand_in(&mut self) {
+        for rule in &mut self.rules {
+            if let Some(mesh) = rule.mesh.take() {
+                rule.rate = mesh.rate;
+            }
+        }
+    }
+
     /// All rules that are not off, in order.
     pub fn look(
         &self,
@@ -63,13 +74,14 @@ impl Limiter {
         let level = self.ask(rule, worker, headers, ports).map(|ask| {
             let buckets = self.buckets(rule, ports);
             let (available, wait) = match rule.scope {
-                RuleScope::Process => buckets.look(ask, ports),
+                RuleScope::Process | RuleScope::Mesh => buckets.look(ask, ports),
                 RuleScope::Worker(_) => buckets.look(ask, &mut worker.local),
             };
             Level { available, max: ask.rate.max, wait }
         });
         let (id, mode) = (rule.id.clone(), rule.mode);
-        Some(Look { id, mode, matches, stops: rule.stops, key, level })
+        let is_mesh = rule.scope == RuleScope::Mesh;
+        Some(Look { id, mode, matches, stops: rule.stops, key, is_mesh, level })
     }
 
     /// What the request wants of its bucket, where it has one.
@@ -121,7 +133,7 @@ impl Limiter {
         let Some(ask) = self.ask(rule, worker, headers, ports) else { return false };
         let buckets = self.buckets(rule, ports);
         match rule.scope {
-            RuleScope::Process => buckets.leave(ask, tokens, ports),
+            RuleScope::Process | RuleScope::Mesh => buckets.leave(ask, tokens, ports),
             RuleScope::Worker(_) => buckets.leave(ask, tokens, &mut worker.local),
         }
     }

@@ -1,5 +1,6 @@
 //! Counters of the limiter. They gather in the worker and are written by the tick.
 
+use super::mesh::CallCounts;
 use crate::core::ports::{Metrics, labels};
 
 /// What became of a request at a rule.
@@ -26,6 +27,20 @@ impl Outcome {
     }
 }
 
+/// Who decided a request of a rule with `scope: MESH`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// What the process has of the engine: hits, or a refusal that stands.
+    Lease,
+    /// The engine's answer, which the request waited for.
+    Engine,
+    /// The safe bucket.
+    Safe,
+}
+
+/// Series that such a rule has more.
+pub const STEPS: u32 = 3;
+
 const OUTCOMES: [(Outcome, &str); 8] = [
     (Outcome::Admitted, "admitted"),
     (Outcome::Limited, "limited"),
@@ -47,6 +62,7 @@ struct RuleCounts {
     contention: u64,
     evictions: u64,
     bad_costs: u64,
+    steps: [u64; STEPS as usize],
 }
 
 #[derive(Debug, Default)]
@@ -67,6 +83,14 @@ impl Counters {
         if let Some(count) =
             self.rules.get_mut(rule).and_then(|counts| counts.outcomes.get_mut(outcome as usize))
         {
+            *count = count.saturating_add(1);
+        }
+    }
+
+    pub fn step(&mut self, rule: usize, step: Step) {
+        let counts = self.rules.get_mut(rule);
+        if let Some(count) = counts.and_then(|counts| counts.steps.get_mut(step as usize)) {
+            self.dirty = true;
             *count = count.saturating_add(1);
         }
     }
@@ -143,6 +167,33 @@ impl Counters {
                     metrics.count(&format!("{}weir_rate_limit_{name}_total", labels()), count);
                 }
             }
+            for (step, count) in ["lease", "engine", "safe"].into_iter().zip(&mut counts.steps) {
+                let count = std::mem::take(count);
+                if count > 0 {
+                    let labels = labels_with_step(policy, label(rule), step);
+                    metrics.count(&format!("{labels}weir_rate_limit_mesh_requests_total"), count);
+                }
+            }
+        }
+    }
+}
+
+fn labels_with_step(policy: &str, rule: &str, step: &str) -> String {
+    labels(&[("policy", policy), ("rule", rule), ("step", step)])
+}
+
+/// Hands over what became of calls to the engine of a policy.
+pub fn flush_calls(policy: &str, counts: CallCounts, metrics: &mut impl Metrics) {
+    let CallCounts { granted, over_limit, failed, nonsense } = counts;
+    for (result, count) in [
+        ("granted", granted),
+        ("over_limit", over_limit),
+        ("failed", failed),
+        ("nonsense", nonsense),
+    ] {
+        if count > 0 {
+            let labels = labels(&[("policy", policy), ("result", result)]);
+            metrics.count(&format!("{labels}weir_rate_limit_mesh_calls_total"), count);
         }
     }
 }

@@ -18,6 +18,7 @@ mod flight;
 pub mod gcra;
 mod lease;
 mod limiter;
+pub mod mesh;
 mod metrics;
 mod overdraft;
 mod overrides;

@@ -11,7 +11,7 @@ use super::flight::Flight;
 use super::worker::Worker;
 use crate::core::effects::{Effects, HeaderEdit};
 use crate::core::headers::HeaderMap;
-use crate::core::ports::{Clock, SharedStore};
+use crate::core::ports::{Clock, Nanos, SharedStore};
 use crate::core::request::Request;
 
 /// What is to be done with a request, and with its response.
@@ -39,6 +39,20 @@ pub struct ResponsePlan {
     pub bills: Vec<PendingBill>,
     /// What is in flight until the stream ends.
     pub flights: Vec<HeldFlight>,
+    /// The request is not decided yet.
+    pub waiting: Option<Waiting>,
+}
+
+/// A request that waits for an engine.
+#[derive(Debug, PartialEq)]
+pub struct Waiting {
+    pub token: u32,
+    /// The rule that asked.
+    pub rule: usize,
+    /// It does not ask again after that.
+    pub until: Nanos,
+    /// Rules whose engine has granted what the request costs.
+    pub granted: Vec<usize>,
 }
 
 #[derive(Debug, PartialEq)]

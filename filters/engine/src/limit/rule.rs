@@ -12,7 +12,8 @@ use super::cost::Cost;
 use super::crew::MOST_WORKERS;
 use super::flight::Place;
 use super::gcra::Rate;
-use super::metrics::SERIES_PER_RULE;
+use super::mesh::{MeshRule, Settings};
+use super::metrics::{SERIES_PER_RULE, STEPS};
 use super::overrides::Overrides;
 use super::priority::Priority;
 use super::reply::{Allowance, AtLimit};
@@ -60,6 +61,8 @@ pub struct Rule {
     pub in_flight: Option<InFlight>,
     pub priority: Option<Priority>,
     pub scope: RuleScope,
+    /// With `scope: MESH`. What is said of buckets means the safe one then.
+    pub mesh: Option<MeshRule>,
     /// Sets of the rule's table; 1 for a rule without a key.
     pub sets: u32,
     /// Filled in when the policy comes into force.
@@ -84,6 +87,7 @@ pub struct InFlight {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RuleScope {
     Process,
+    Mesh,
     /// With the number of workers, where the policy gives it.
     Worker(Option<u32>),
 }
@@ -96,9 +100,9 @@ impl Rule {
         common: &Common,
         section: mode::Value,
         defaults: &MatchDefaults,
+        engine: Option<&Rc<Settings>>,
     ) -> Result<Option<Rule>, FieldError> {
         rule_id(&source.id, &format!("{path}.id"))?;
-        refuse_what_is_not_built(source, path)?;
         let key = Key::compile(&source.key, &common.color_header, &format!("{path}.key"))?;
         let max_keys = source.max_keys.unwrap_or(DEFAULT_MAX_KEYS);
         if !(1..=1_000_000).contains(&max_keys) {
@@ -135,11 +139,15 @@ impl Rule {
         let slowest = overrides.as_ref().map_or(0, Overrides::slowest).max(rate.per_token);
         check_debt(&cost, slowest, path)?;
         let scope = scope(source, path)?;
+        let state = format!("{}/rl/{}/", common.identity.state_prefix, source.id);
+        let mesh = match scope {
+            RuleScope::Mesh => Some(MeshRule::compile(source, engine, rate, &state, path)?),
+            _ => None,
+        };
         let bucket = has_bucket.then_some((smallest, cost.constant));
         let flights = source.max_concurrent.map(|most| (u64::from(most), 1));
         let limits: Vec<_> = bucket.into_iter().chain(flights).collect();
         let priority = Priority::compile(source.priority.as_ref(), &limits, path)?;
-        let state = format!("{}/rl/{}/", common.identity.state_prefix, source.id);
         let rule = Rule {
             mode: effective_mode(&[common.mode, section, source.mode()]),
             enforced: enforced(source, path)?,
@@ -149,11 +157,12 @@ impl Rule {
             in_flight: in_flight(source, &state, key.is_empty(), scope, path)?,
             priority,
             filling,
-            rate,
+            rate: mesh.as_ref().and_then(|mesh| mesh.safe).unwrap_or(rate),
             overrides,
             cost,
             key,
             scope,
+            mesh,
             sets,
             before: None,
             denies_on_error: source.on_error() == OnError::Deny,
@@ -168,7 +177,7 @@ impl Rule {
     /// What of a bucket's rate is for one of `workers`.
     pub fn share_of(&self, rate: Rate, workers: u32) -> Rate {
         match self.scope {
-            RuleScope::Process => rate,
+            RuleScope::Process | RuleScope::Mesh => rate,
             RuleScope::Worker(given) => {
                 let share = rate.split(given.unwrap_or(workers));
                 let share = match self.filling {
@@ -184,7 +193,7 @@ impl Rule {
     /// How many requests may be in flight in one of `workers`, or in all.
     pub fn most_in_flight(&self, most: u32, workers: u32) -> u32 {
         match self.scope {
-            RuleScope::Process => most,
+            RuleScope::Process | RuleScope::Mesh => most,
             RuleScope::Worker(given) => {
                 most.checked_div(given.unwrap_or(workers)).unwrap_or(most).max(1)
             }
@@ -211,6 +220,7 @@ impl Rule {
         SERIES_PER_RULE
             .saturating_add(u32::from(self.cost.reads_headers()))
             .saturating_add(u32::from(self.in_flight.is_some()))
+            .saturating_add(if self.mesh.is_some() { STEPS } else { 0 })
     }
 
     /// How far the rule's buckets may be used, and how slowly they fill.
@@ -224,7 +234,7 @@ impl Rule {
         let largest = overrides.map_or(0, Overrides::largest).max(self.rate.max);
         let debt = self.cost.of_response().map_or(0, |cost| cost.max_debt.unwrap_or(largest));
         let workers = match self.scope {
-            RuleScope::Process => 1,
+            RuleScope::Process | RuleScope::Mesh => 1,
             RuleScope::Worker(given) => given.unwrap_or(MOST_WORKERS).into(),
         };
         let slowest = overrides.map_or(0, Overrides::slowest).max(self.rate.per_token);
@@ -234,15 +244,6 @@ impl Rule {
             window: 0,
         }
     }
-}
-
-/// What the schema has a place for and this version does not do is refused, never ignored.
-fn refuse_what_is_not_built(source: &RateLimitRule, path: &str) -> Result<(), FieldError> {
-    if source.scope() == Scope::Mesh {
-        let remedy = "is not built in this version; use PROCESS or WORKER";
-        return Err(FieldError::value(format!("{path}.scope"), "MESH", remedy));
-    }
-    Ok(())
 }
 
 /// What makes a rate, of a rule or of an override.
@@ -376,6 +377,7 @@ fn scope(source: &RateLimitRule, path: &str) -> Result<RuleScope, FieldError> {
     }
     Ok(match source.scope() {
         Scope::Worker => RuleScope::Worker(source.workers),
+        Scope::Mesh => RuleScope::Mesh,
         _ => RuleScope::Process,
     })
 }

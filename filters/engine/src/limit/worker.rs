@@ -6,6 +6,7 @@ use super::bucket::{Bill, return_lease};
 use super::calendar::Moment;
 use super::flight::Flights;
 use super::lease::LeaseTable;
+use super::mesh::Desk;
 use crate::core::key::Secret;
 use crate::core::ports::{BLIND, Cas, Clock, Rng, SetError, SharedStore};
 use crate::core::secret::SecretCopy;
@@ -23,6 +24,7 @@ pub struct Worker {
     pub(super) leases: LeaseTable,
     pub(super) local: LocalStore,
     pub(super) flights: Flights,
+    pub(super) desk: Desk,
     /// Charges for which other workers left no room, and what they are for.
     unsettled: Vec<(Bill, u64)>,
     secret: SecretCopy,
@@ -42,6 +44,23 @@ impl Worker {
         if self.unsettled.len() < UNSETTLED {
             self.unsettled.push((bill, cost));
         }
+    }
+
+    /// Envoy tells what became of a call: the message that came, if one did. False where the call is none
+    /// of the limiter's.
+    pub fn on_call(
+        &mut self,
+        token: u32,
+        message: Option<&[u8]>,
+        ports: &mut (impl SharedStore + Clock),
+    ) -> bool {
+        let now = ports.now();
+        self.desk.on_call(token, message, now, ports)
+    }
+
+    /// A call that somebody waits for, and of which nothing was heard for too long.
+    pub fn overdue(&self, clock: &mut impl Clock) -> Option<u32> {
+        self.desk.overdue(clock)
     }
 
     /// Gives idle leases back, settles what could not be charged, tells that this worker lives, and adopts the secret should it ever have been made twice.

@@ -1,9 +1,10 @@
-//! `cargo xtask demo`: limits, a circuit breaker, a trace and a gray release at work on real Envoys, told
-//! scene by scene, with a table at the end that compares what the clients counted with what Envoy counted.
+//! `cargo xtask demo`: limits, a circuit breaker, a trace, a gray release and one limit for two proxies at work
+//! on real Envoys, told scene by scene, with a table at the end that compares what the clients counted with what Envoy counted.
 
 mod breaker;
 mod color;
 mod keep;
+mod mesh;
 mod policy_file;
 mod scenes;
 mod signals;
@@ -25,8 +26,8 @@ Starts an Envoy with two workers and the rate limiter in front of two small upst
 traffic, edits the policy live and tries a bad edit; then another with the circuit breaker, whose
 upstream fails and heals; then four Envoys in a chain, whose applications forget to forward their
 trace; then a gray release, which grows, passes a service that has no gray version, and is cut off when
-it fails. Prints a table: what the clients counted, what Envoy counted, and what it had to be. Takes
-about 40 s.
+it fails; then two Envoys with one limit, whose engine is killed and comes back. Prints a table: what the clients counted, what Envoy counted, and what it had to be. Takes
+about 50 s.
 
 Options:
   --keep   leave it running afterwards, put each edit of the policy file live, end on Ctrl-C
@@ -95,6 +96,7 @@ fn run(keep: bool) -> bool {
     breaker::play(&mut table);
     trace::play(&mut table);
     color::play(&mut table);
+    mesh::play(&mut table);
     println!("\n{table}");
     let held = table.report(started.elapsed());
     if keep {
