@@ -67,9 +67,13 @@ fn what_is_rendered_passes_the_check() {
         .map(|module| format!("--digest={module}={DIGEST}"))
         .into();
     for path in examples() {
+        let has_colors = std::fs::read_to_string(&path).unwrap().contains("\ntraffic_color:");
         for to in ["istio", "traffic-extension"] {
             let mut args = vec!["render", path.to_str().unwrap(), "--to", to];
             args.extend(digests.iter().map(String::as_str));
+            if has_colors {
+                args.extend(["--service", "orders.shop.svc.cluster.local"]);
+            }
             let (verdict, says) = weir(&args);
             assert_eq!(verdict, Verdict::Good, "{says}");
             let file = folder.file("rendered.yaml", &says);
@@ -135,6 +139,7 @@ fn wrong_arguments_are_refused() {
         (&color, vec!["--unpinned", "--service", "orders.shop"], "cannot be the name of a subset"),
         (&color, vec!["--unpinned", "--service", "orders:80"], "must be the name of a host"),
         (&color, vec!["--unpinned", "--gateway", "public"], "--service"),
+        (&color, vec!["--unpinned", "--traffic-extension"], "is for --to kustomize"),
         (&empty, vec!["--unpinned"], "has no section"),
     ] {
         let (verdict, says) = weir(&[vec!["render", file, "--to", "istio"], args.clone()].concat());

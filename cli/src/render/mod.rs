@@ -107,6 +107,9 @@ pub fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<Verdict> {
         }
         plugins.push(targets::Plugin { module, config: config(&document, module), digest });
     }
+    if args.traffic_extension && args.to != Target::Kustomize {
+        bail!("--traffic-extension is for --to kustomize; --to traffic-extension prints them");
+    }
     if args.to == Target::Envoy {
         if args.service.is_some() {
             bail!(

@@ -118,15 +118,12 @@ fn shipped_overlays_serve() {
         }
         let mesh = Mesh::start(&manifests, Names::Since1_30, Api::Delta);
         let request = Request::get("/").header("x-staff", "yes").header("x-user", "ann");
-        let answers: Vec<_> = (0..21).map(|_| mesh.get(&request)).collect();
-        assert_eq!(answers[0].echoed("x-weir-color").as_deref(), Some("gray"));
-        assert!(answers[0].echoed("traceparent").is_some());
-        // 20 at once for a user: in a test namespace more than that is counted, in production refused.
-        let refused = answers.iter().filter(|answer| answer.status == 429).count();
-        match kind {
-            "WasmPlugin" => assert_eq!(refused, 0, "{overlay}"),
-            _ => assert!(answers[20].status == 429 || refused > 0, "{overlay}"),
-        }
+        let first = mesh.get(&request);
+        assert_eq!(first.echoed("x-weir-color").as_deref(), Some("gray"));
+        assert!(first.echoed("traceparent").is_some());
+        // 20 at once for a user, and 10 a second: in a test namespace what is more is counted, in production refused.
+        let refused = (0..300).any(|_| mesh.get(&request).status == 429);
+        assert_eq!(refused, kind == "TrafficExtension", "{overlay}");
         mesh.envoy.assert_healthy();
     }
 }
