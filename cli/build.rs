@@ -159,6 +159,15 @@ impl Schema {
         let mut text =
             self.comments.get(&format!("{name}.{}", field.name())).cloned().unwrap_or_default();
         if let Some(item) = self.enums.get(field.type_name()) {
+            // The comment of the value that stands for none says what is taken then.
+            let none = item.value.iter().find(|value| value.number() == 0);
+            let of = none.map(|value| format!("{}.{}", field.type_name(), value.name()));
+            let default = of.and_then(|of| self.comments.get(&of));
+            if let Some(default) = default.filter(|_| !text.contains("Default")) {
+                let is_name = default.chars().nth(1).is_some_and(|c| !c.is_lowercase());
+                text.push_str(if is_name { " Default " } else { " Default: " });
+                text.push_str(default);
+            }
             for value in item.value.iter().filter(|value| value.number() != 0) {
                 let of = format!("{}.{}", field.type_name(), value.name());
                 if let Some(comment) = self.comments.get(&of) {

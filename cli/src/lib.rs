@@ -12,14 +12,20 @@ mod finding;
 mod image;
 mod keys;
 mod lint;
+mod live;
 mod metrics;
 mod proxy;
+mod push;
 mod render;
 mod report;
+mod rollout;
 mod run;
 mod schema;
 mod simulate;
 mod source;
+mod status;
+mod top;
+mod url;
 mod validate;
 mod yaml;
 
@@ -60,7 +66,11 @@ enum Command {
     Diff(diff::Args),
     Render(render::Args),
     Run(Box<run::Args>),
+    Status(status::Args),
+    Top(top::Args),
+    Rollout(Box<rollout::Args>),
     Image(image::Args),
+    Push(push::Args),
     Schema(schema::Args),
     Completions(completions::Args),
 }
@@ -100,8 +110,12 @@ pub fn run(cli: &Cli, out: &mut impl Write) -> anyhow::Result<Verdict> {
         Command::Diff(args) => diff::run(args, out),
         Command::Render(args) => render::run(args, out),
         Command::Run(args) => run::run(args, out),
+        Command::Status(args) => status::run(args, out),
+        Command::Top(args) => top::run(args, out),
+        Command::Rollout(args) => rollout::run(args, out),
         Command::Image(args) => image::run(args, out),
-        Command::Schema(_) => schema::run(out),
+        Command::Push(args) => push::run(args, out),
+        Command::Schema(args) => schema::run(args, out),
         Command::Completions(args) => completions::run(args, out),
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use weir_engine::sim::SimPorts;
 
 /// One counter that moved.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Counted {
     pub name: String,
     pub labels: BTreeMap<String, String>,

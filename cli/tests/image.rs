@@ -3,12 +3,10 @@
 mod kit;
 
 use std::fs;
-use std::io::Read as _;
 use std::path::Path;
 
-use kit::{Folder, weir};
+use kit::{Folder, agent, weir};
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 use weir_cli::Verdict;
 
 const MODULE: &[u8] = b"\0asm\x01\0\0\0 and whatever a module holds";
@@ -23,52 +21,15 @@ fn made(folder: &Folder, kind: &str, name: &str) -> (String, std::path::PathBuf)
     (said.trim().to_owned(), out)
 }
 
-/// A blob, which has to be what its descriptor says.
-fn blob(layout: &Path, descriptor: &Value) -> Vec<u8> {
-    let digest = descriptor["digest"].as_str().unwrap();
-    let hex = digest.strip_prefix("sha256:").unwrap();
-    let bytes = fs::read(layout.join("blobs/sha256").join(hex)).unwrap();
-    let is: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!((is.as_str(), bytes.len() as u64), (hex, descriptor["size"].as_u64().unwrap()));
-    bytes
-}
-
-/// What the agent makes of an image: a docker manifest's last layer has to be a docker layer, another's an OCI
-/// layer; both hold `plugin.wasm`. Else there are exactly two layers, one of which is the module.
+/// What the agent makes of the image in a layout.
 fn pulled(layout: &Path, digest: &str) -> Result<Vec<u8>, String> {
     let index: Value =
         serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
-    let descriptor = &index["manifests"][0];
-    assert_eq!(descriptor["digest"], digest);
-    let manifest: Value = serde_json::from_slice(&blob(layout, descriptor)).unwrap();
-    assert_eq!(manifest["mediaType"], descriptor["mediaType"]);
-    blob(layout, &manifest["config"]);
-    let layers = manifest["layers"].as_array().unwrap();
-    let is_docker = manifest["mediaType"] == "application/vnd.docker.distribution.manifest.v2+json";
-    let wanted = match is_docker {
-        true => "application/vnd.docker.image.rootfs.diff.tar.gzip",
-        false => "application/vnd.oci.image.layer.v1.tar+gzip",
-    };
-    let last = layers.last().unwrap();
-    if last["mediaType"] == wanted {
-        let layer = blob(layout, last);
-        let mut tar = tar::Archive::new(flate2::read::GzDecoder::new(&*layer).take(1 << 20));
-        for entry in tar.entries().unwrap() {
-            let mut entry = entry.unwrap();
-            if entry.path().unwrap().file_name().is_some_and(|name| name == "plugin.wasm") {
-                let mut module = Vec::new();
-                entry.read_to_end(&mut module).unwrap();
-                return Ok(module);
-            }
-        }
-        return Err("no plugin.wasm in the last layer".to_owned());
-    }
-    if layers.len() != 2 {
-        return Err(format!("number of layers must be 2 but got {}", layers.len()));
-    }
-    let module = "application/vnd.module.wasm.content.layer.v1+wasm";
-    let found = layers.iter().find(|layer| layer["mediaType"] == module);
-    found.map(|layer| blob(layout, layer)).ok_or_else(|| "no layer is a module".to_owned())
+    assert_eq!(index["manifests"][0]["digest"], digest);
+    agent::pulled(&index["manifests"][0], |digest| {
+        let hex = digest.strip_prefix("sha256:").unwrap();
+        fs::read(layout.join("blobs/sha256").join(hex)).unwrap()
+    })
 }
 
 #[test]

@@ -108,6 +108,7 @@ fn wrong_arguments_are_refused() {
     let good = folder.file("good.yaml", "name: shop\nrate_limit: {}\n");
     let empty = folder.file("empty.yaml", "name: shop\n");
     let bad = folder.file("bad.yaml", "nmae: shop\n");
+    let color = folder.file("color.yaml", "name: shop\ntraffic_color: {colors: [base, gray_2]}\n");
     assert_eq!(weir(&["render", &bad, "--to", "istio"]).0, Verdict::Bad);
     let (short, upper) =
         (format!("rate-limit={}", &DIGEST[1..]), format!("rate-limit={}", DIGEST.to_uppercase()));
@@ -130,6 +131,10 @@ fn wrong_arguments_are_refused() {
             vec!["--unpinned", "--target", "Service/a", "--selector", "a=b"],
             "cannot be used with",
         ),
+        (&good, vec!["--unpinned", "--service", "orders.shop"], "has no `traffic_color`"),
+        (&color, vec!["--unpinned", "--service", "orders.shop"], "cannot be the name of a subset"),
+        (&color, vec!["--unpinned", "--service", "orders:80"], "must be the name of a host"),
+        (&color, vec!["--unpinned", "--gateway", "public"], "--service"),
         (&empty, vec!["--unpinned"], "has no section"),
     ] {
         let (verdict, says) = weir(&[vec!["render", file, "--to", "istio"], args.clone()].concat());

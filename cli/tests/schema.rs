@@ -23,6 +23,32 @@ fn the_file_in_the_repository_is_current() {
     assert!(file == schema, "protos/policy.schema.json is old; WEIR_BLESS=1 writes it anew");
 }
 
+/// And the reference that people read.
+#[test]
+fn the_reference_in_the_repository_is_current() {
+    let (verdict, reference) = weir(&["schema", "--to", "markdown"]);
+    assert_eq!(verdict, Verdict::Good);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/policy.md");
+    if std::env::var_os("WEIR_BLESS").is_some() {
+        std::fs::write(&path, &reference).unwrap();
+    }
+    let file = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(file == reference, "docs/policy.md is old; WEIR_BLESS=1 writes it anew");
+    // Every message that the schema defines is met, and every link leads to one.
+    let schema = schema();
+    for name in schema["definitions"].as_object().unwrap().keys() {
+        assert!(reference.contains(&format!("\n## {name}\n")), "{name}");
+    }
+    let links = Regex::new(r"\]\(#([a-z0-9]+)\)").unwrap();
+    for link in links.captures_iter(&reference) {
+        let is_linked = |line: &str| {
+            line.strip_prefix("## ")
+                .is_some_and(|name| name.replace('.', "").to_lowercase() == link[1])
+        };
+        assert!(reference.lines().any(is_linked), "{}", &link[1]);
+    }
+}
+
 fn schema() -> Value {
     serde_json::from_str(&weir(&["schema"]).1).unwrap()
 }

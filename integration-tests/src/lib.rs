@@ -10,6 +10,7 @@ pub mod app;
 pub mod chain;
 pub mod clock;
 pub mod collector;
+pub mod command;
 pub mod crowd;
 pub mod envoy;
 pub mod explained;
@@ -28,8 +29,10 @@ pub mod scripted;
 mod serving;
 pub mod traceparent;
 pub mod upstream;
+pub mod variant;
 pub mod wait;
 pub mod whole;
+pub mod xds;
 
 pub use app::{Account, App, Calls, Forward, Manner, Think};
 pub use chain::Chain;

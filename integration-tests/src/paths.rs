@@ -46,6 +46,13 @@ pub fn built(name: &str) -> PathBuf {
     path
 }
 
+/// A program that set-up puts beside the modules. Panics when it is not there.
+pub fn tool(name: &str) -> PathBuf {
+    let path = root().join("target/weir").join(name);
+    assert!(path.is_file(), "{} is missing; run: cargo xtask setup", path.display());
+    path
+}
+
 /// A fresh directory under the system's temporary directory; removed by [`TempDir::drop`] unless
 /// the test failed, so that the logs of a failed test can be read.
 pub struct TempDir(PathBuf);

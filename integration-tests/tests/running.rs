@@ -1,40 +1,13 @@
 //! `weir run`: a policy in a real Envoy, edited while it serves.
 
-use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex};
 use std::thread;
 
 use weir_cli::{Cli, Verdict};
+use weir_integration_tests::command::{Said, weir};
 use weir_integration_tests::paths::TempDir;
 use weir_integration_tests::wait::{DEADLINE, wait_until};
 use weir_integration_tests::{Client, Upstream, paths};
-
-/// What the command says, while it runs.
-#[derive(Clone, Default)]
-struct Said(Arc<Mutex<Vec<u8>>>);
-
-impl Said {
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-
-    fn await_text(&self, text: &str) {
-        wait_until(&format!("{text:?} in {}", self.text()), DEADLINE, || {
-            self.text().contains(text)
-        });
-    }
-}
-
-impl Write for Said {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
 
 fn free() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
@@ -102,22 +75,17 @@ fn what_is_missing_is_named() {
     let file = folder.join("shop.yaml");
     std::fs::write(&file, policy(2)).unwrap();
     let file = file.to_str().unwrap();
-    let run = |args: Vec<String>| {
-        let mut out = Vec::new();
-        let verdict = Cli::read(args).and_then(|cli| weir_cli::run(&cli, &mut out));
-        (verdict.map_err(|error| format!("{error:#}")), String::from_utf8(out).unwrap())
-    };
     let upstream = "http://127.0.0.1:9";
-    let (verdict, _) = run(arguments(file, upstream, &["--module", "/none/suite.wasm"]));
+    let (verdict, _) = weir(arguments(file, upstream, &["--module", "/none/suite.wasm"]));
     assert!(verdict.unwrap_err().contains("cargo xtask build"));
-    let (verdict, _) = run(arguments(file, "ftp://a", &[]));
+    let (verdict, _) = weir(arguments(file, "ftp://a", &[]));
     assert!(verdict.unwrap_err().contains("must be http://HOST:PORT"));
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
-    let (verdict, _) = run(arguments(file, upstream, &["--listen", &taken]));
+    let (verdict, _) = weir(arguments(file, upstream, &["--listen", &taken]));
     assert!(verdict.unwrap_err().contains("cannot be listened on"));
     std::fs::write(file, "name: shop\nrate_limits: {}\n").unwrap();
-    let (verdict, said) = run(arguments(file, upstream, &[]));
+    let (verdict, said) = weir(arguments(file, upstream, &[]));
     assert_eq!(verdict, Ok(Verdict::Bad));
     assert!(said.contains("rate_limits"), "{said}");
 }

@@ -28,3 +28,6 @@ pub use sections::Section;
 pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/weir.v1.rs"));
 }
+
+#[cfg(test)]
+mod compatibility_tests;

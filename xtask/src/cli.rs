@@ -93,8 +93,8 @@ cargo xtask bench [-- options of the benchmark]
 
 Builds the modules and measures, on real Envoys: the cost of a request, interleaved, beside Envoy's
 own filters, Lua and a module that does nothing, for rate limits, breakers and trace context; what a
-breaker, deadlines, restoring, spans and sampling are worth to clients; and host calls, counted.
-Prints tables and writes JSON. Takes about six minutes; `--only` makes it less.
+breaker, deadlines, restoring, spans and sampling are worth to clients; host calls, counted; and
+how soon an edit decides. Prints tables and writes JSON. Takes about seven minutes; `--only` makes it less.
 All arguments go to the benchmark; `cargo xtask bench -- --help` lists them.
 
 Example: cargo xtask bench -- --only deadlines";

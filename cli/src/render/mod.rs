@@ -1,5 +1,6 @@
 //! `weir render`: a policy as what Istio or Envoy loads.
 
+mod routes;
 mod targets;
 
 use std::io::Write;
@@ -40,6 +41,21 @@ pub struct Args {
     /// A Gateway or Service of the namespace, such as Gateway/ingress: for waypoints and Gateway API
     #[arg(long, value_name = "KIND/NAME", value_parser = target)]
     target: Option<(String, String)>,
+    /// A service whose versions the colors are: its VirtualService and DestinationRule as well
+    #[arg(long, value_name = "HOST", value_parser = host)]
+    service: Option<String>,
+    /// The label of the service's pods that says their color
+    #[arg(long, value_name = "LABEL", default_value = "color", requires = "service")]
+    color_label: String,
+    /// Hosts that the routes are for, in place of the service's own name
+    #[arg(long = "host", value_name = "HOST", value_parser = host, requires = "service")]
+    hosts: Vec<String>,
+    /// Gateways that take the routes, such as istio-ingress/public; without, sidecars do
+    #[arg(long = "gateway", value_name = "GATEWAY", requires = "service")]
+    gateways: Vec<String>,
+    /// With --to kustomize: TrafficExtension in place of WasmPlugin
+    #[arg(long)]
+    traffic_extension: bool,
     /// Where the files of --to kustomize go; made where it is missing
     #[arg(long, value_name = "FOLDER", required_if_eq("to", "kustomize"))]
     out: Option<PathBuf>,
@@ -52,6 +68,7 @@ const EXAMPLE: &str = "\
 Example:
   $ weir render shop.yaml --to istio --selector app=orders \\
       --image 'oci://registry.example/weir/{module}:0.1.0' --digest rate-limit=3f5b1c…
+  $ weir render gray.yaml --to kustomize --out base --unpinned --service orders.shop.svc.cluster.local
 
 Order in the chain: traffic-color, trace-context, rate-limit (phase AUTHZ), circuit-breaker (nearest the
 router). Each plugin gets what all sections share and its own section. The same input gives the same bytes.
@@ -90,35 +107,43 @@ pub fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<Verdict> {
         }
         plugins.push(targets::Plugin { module, config: config(&document, module), digest });
     }
-    let text = match args.to {
-        Target::Istio | Target::Kustomize => {
-            documents(plugins.iter().map(|plugin| targets::wasm_plugin(args, plugin)))
+    if args.to == Target::Envoy {
+        if args.service.is_some() {
+            bail!(
+                "--service writes routes of Istio; with --to envoy the routes are the bootstrap's"
+            );
         }
-        Target::TrafficExtension => {
-            documents(plugins.iter().map(|plugin| targets::traffic_extension(args, plugin)))
-        }
-        Target::Envoy => documents([targets::discovery(args, &plugins)].into_iter()),
-    };
-    if args.to != Target::Envoy && text.len() > MAX_SIZE {
+        let text = yaml::write(&targets::discovery(args, &plugins));
+        out.write_all(text.as_bytes()).context("cannot write")?;
+        return Ok(Verdict::Good);
+    }
+    let mut manifests: Vec<(&str, Value)> = Vec::new();
+    for plugin in &plugins {
+        let is_extension = args.to == Target::TrafficExtension || args.traffic_extension;
+        let manifest = match is_extension {
+            true => targets::traffic_extension(args, plugin),
+            false => targets::wasm_plugin(args, plugin),
+        };
+        manifests.push((targets::name(plugin.module), manifest));
+    }
+    if let Some(service) = &args.service {
+        manifests.extend(routes::manifests(args, service, &document)?);
+    }
+    let text = documents(manifests.iter().map(|(_, manifest)| manifest));
+    if text.len() > MAX_SIZE {
         bail!("the manifests take {} KiB; Kubernetes stores at most 1024", text.len() / 1024);
     }
     match &args.out {
-        Some(folder) if args.to == Target::Kustomize => base(args, folder, &plugins, out)?,
+        Some(folder) if args.to == Target::Kustomize => base(folder, manifests, out)?,
         _ => out.write_all(text.as_bytes()).context("cannot write")?,
     }
     Ok(Verdict::Good)
 }
 
-/// A file for each plugin, and the one that names them; says what it has written.
-fn base(
-    args: &Args,
-    folder: &Path,
-    plugins: &[targets::Plugin],
-    out: &mut impl Write,
-) -> anyhow::Result<()> {
-    let name = |plugin: &targets::Plugin| format!("{}.yaml", targets::name(plugin.module));
+/// A file for each manifest, and the one that names them; says what it has written.
+fn base(folder: &Path, manifests: Vec<(&str, Value)>, out: &mut impl Write) -> anyhow::Result<()> {
     let mut files: Vec<(String, Value)> =
-        plugins.iter().map(|plugin| (name(plugin), targets::wasm_plugin(args, plugin))).collect();
+        manifests.into_iter().map(|(name, value)| (format!("{name}.yaml"), value)).collect();
     let names: Vec<String> = files.iter().map(|(name, _)| name.clone()).collect();
     files.push(("kustomization.yaml".into(), targets::kustomization(&names)));
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -131,8 +156,8 @@ fn base(
     Ok(())
 }
 
-fn documents(all: impl Iterator<Item = Value>) -> String {
-    all.map(|value| yaml::write(&value)).collect::<Vec<_>>().join("---\n")
+fn documents<'a>(all: impl Iterator<Item = &'a Value>) -> String {
+    all.map(yaml::write).collect::<Vec<_>>().join("---\n")
 }
 
 /// What a module reads of a policy, in the order of the file.
@@ -174,6 +199,15 @@ fn label(text: &str) -> Result<(String, String), String> {
         return Err("must be a label and its value, without `*`".into());
     }
     Ok((name.into(), value.into()))
+}
+
+fn host(text: &str) -> Result<String, String> {
+    let is_host =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
+    match !text.is_empty() && text.bytes().all(is_host) {
+        true => Ok(text.into()),
+        false => Err("must be the name of a host, such as orders.shop.svc.cluster.local".into()),
+    }
 }
 
 fn target(text: &str) -> Result<(String, String), String> {

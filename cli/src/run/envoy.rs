@@ -1,9 +1,7 @@
 //! The Envoy of `weir run`: its files, its process, and how it is told of another policy.
 
-use std::fmt;
 use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -13,39 +11,13 @@ use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 
 use super::Args;
+use crate::live::Admin;
+use crate::url::Url;
 
 const TYPE: &str = "type.googleapis.com/envoy";
 
 /// Longer than V8 takes to compile the module on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-#[derive(Clone, Debug)]
-pub struct Upstream {
-    host: String,
-    port: u16,
-}
-
-impl Upstream {
-    pub fn read(text: &str) -> Result<Upstream, String> {
-        let wrong = || "must be http://HOST:PORT".to_owned();
-        let rest = text.strip_prefix("http://").ok_or_else(wrong)?.trim_end_matches('/');
-        let (host, port) = rest.rsplit_once(':').unwrap_or((rest, "80"));
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let port = port.parse().map_err(|_| wrong())?;
-        let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:".contains(&byte);
-        let is_good = !host.is_empty() && host.bytes().all(is_host);
-        is_good.then(|| Upstream { host: host.to_owned(), port }).ok_or_else(wrong)
-    }
-}
-
-impl fmt::Display for Upstream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.host.contains(':') {
-            true => write!(f, "http://[{}]:{}", self.host, self.port),
-            false => write!(f, "http://{}:{}", self.host, self.port),
-        }
-    }
-}
 
 /// What became of an edit.
 pub enum Live {
@@ -57,7 +29,7 @@ pub enum Live {
 pub struct Envoy {
     process: Child,
     folder: PathBuf,
-    admin: SocketAddr,
+    admin: Admin,
     module: PathBuf,
 }
 
@@ -86,7 +58,8 @@ impl Envoy {
         write(&folder, module, policy)?;
         let process =
             command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
-        let (admin, module) = (args.admin, module.to_owned());
+        let admin = Admin::new(Url { host: args.admin.ip().to_string(), port: args.admin.port() });
+        let module = module.to_owned();
         let mut envoy = Envoy { process, folder, admin, module };
         let begun = Instant::now();
         while envoy.reloads() != Some([1, 0]) || envoy.page("/ready").is_none() {
@@ -128,17 +101,8 @@ impl Envoy {
         Some([count("config_reload:")?, refused])
     }
 
-    /// The body of one of Envoy's own pages.
     fn page(&self, target: &str) -> Option<String> {
-        let mut stream = TcpStream::connect(self.admin).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
-        let host = self.admin;
-        write!(stream, "GET {target} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n")
-            .ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        let (head, body) = answer.split_once("\r\n\r\n")?;
-        head.starts_with("HTTP/1.1 200").then(|| body.to_owned())
+        self.admin.page(target).ok()
     }
 
     /// The end of the process, where it has ended.
@@ -197,7 +161,7 @@ fn bootstrap(args: &Args, folder: &Path) -> Value {
     let ecds = folder.join("ecds");
     let tag = |name: &str| json!({"tag_name": name, "regex": format!("({name}=\\.=(.*?);\\.;)")});
     let tags = ["policy", "rule", "outcome", "result", "from", "to"].map(tag);
-    let Upstream { host, port } = &args.upstream;
+    let Url { host, port } = &args.upstream;
     json!({
         "node": {"id": "weir", "cluster": "weir"},
         "admin": {"address": address(args.admin)},
@@ -271,24 +235,4 @@ fn program(given: Option<&Path>) -> anyhow::Result<PathBuf> {
     let on_path = std::env::split_paths(&path).map(|folder| folder.join("envoy"));
     let found = std::iter::once(ours).chain(on_path).find(|program| program.is_file());
     found.context("there is no Envoy; `cargo xtask setup` gets one, --envoy says where it is")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn upstreams() {
-        for (text, shown) in [
-            ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
-            ("http://shop.test/", "http://shop.test:80"),
-            ("http://[::1]:81", "http://[::1]:81"),
-        ] {
-            assert_eq!(Upstream::read(text).unwrap().to_string(), shown);
-        }
-        for text in ["", "127.0.0.1:80", "https://a:1", "http://a:b", "http://a b:1", "http://:80"]
-        {
-            assert!(Upstream::read(text).is_err(), "{text}");
-        }
-    }
 }

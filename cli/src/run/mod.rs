@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 
 use crate::source::{self, File};
+use crate::url::Url;
 use crate::{Format, Verdict};
-use envoy::{Envoy, Live, Upstream};
+use envoy::{Envoy, Live};
 
 /// Runs Envoy with a policy in front of an upstream, and puts each edit of the file live.
 #[derive(clap::Args)]
@@ -23,8 +24,8 @@ pub struct Args {
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Where requests go on to, such as http://127.0.0.1:8080
-    #[arg(long, value_name = "URL", value_parser = Upstream::read)]
-    upstream: Upstream,
+    #[arg(long, value_name = "URL", value_parser = Url::read)]
+    upstream: Url,
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10000")]
     listen: SocketAddr,
     /// Envoy's own pages; keep them on the loopback interface
@@ -37,7 +38,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     envoy: Option<PathBuf>,
     /// Ends by itself after so many seconds
-    #[arg(long = "for", value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long = "for", value_name = "SECONDS", value_parser = crate::status::seconds)]
     lasts: Option<Duration>,
 }
 
@@ -113,9 +114,4 @@ fn policy(args: &Args, text: &str, out: &mut impl Write) -> anyhow::Result<Optio
     let file = File { name: args.file.display().to_string(), text: text.to_owned() };
     let document = source::one(&file, Format::Text, out)?;
     Ok(document.map(|document| document.root.to_json().to_string()))
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "must be a number of seconds".to_owned())?;
-    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }

@@ -2,6 +2,10 @@
 
 #![allow(dead_code)] // Each test binary uses its part.
 
+pub mod agent;
+pub mod registry;
+pub mod tokens;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -22,6 +22,7 @@ pub struct Builder {
     on_trap: &'static str,
     bootstrap: Option<Value>,
     variables: Vec<(String, String)>,
+    options: Vec<(String, Value)>,
 }
 
 impl Default for Builder {
@@ -37,6 +38,7 @@ impl Default for Builder {
             on_trap: ecds::FAIL_CLOSED,
             bootstrap: None,
             variables: Vec::new(),
+            options: Vec::new(),
         }
     }
 }
@@ -89,6 +91,12 @@ impl Builder {
         self
     }
 
+    /// Any other option of the bootstrap, such as `stats_flush_interval`.
+    pub fn option(mut self, option: &str, value: Value) -> Self {
+        self.options.push((option.to_owned(), value));
+        self
+    }
+
     /// A variable of Envoy's environment.
     pub fn variable(mut self, name: &str, value: &str) -> Self {
         self.variables.push((name.to_owned(), value.to_owned()));
@@ -116,7 +124,10 @@ impl Builder {
         let listeners: Vec<_> = self.listeners.iter().map(|l| l.to_json(base, &module)).collect();
         let clusters: Vec<_> = self.clusters.iter().map(|c| c.to_json(base)).collect();
         let bootstrap = base.join("bootstrap.json");
-        let text = self.bootstrap.unwrap_or_else(|| bootstrap_json(&listeners, &clusters));
+        let mut text = self.bootstrap.unwrap_or_else(|| bootstrap_json(&listeners, &clusters));
+        for (option, value) in self.options {
+            text[option] = value;
+        }
         std::fs::write(&bootstrap, format!("{text:#}")).expect("writable");
 
         let admin_path = base.join("admin.address");

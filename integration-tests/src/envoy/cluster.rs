@@ -79,7 +79,7 @@ impl Cluster {
         self
     }
 
-    pub(super) fn to_json(&self, directory: &std::path::Path) -> Value {
+    pub fn to_json(&self, directory: &std::path::Path) -> Value {
         let address = match &self.endpoint {
             Endpoint::Tcp(address) => json!({"socket_address": {
                 "address": address.ip().to_string(), "port_value": address.port(),

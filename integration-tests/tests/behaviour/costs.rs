@@ -1,6 +1,7 @@
 //! Requests that cost more than one token, and costs that the response tells.
 
 use crate::common::{direct, once, proxied, shop, statuses};
+use weir_integration_tests::explained::assert_fares;
 use weir_integration_tests::{Client, Cluster, Envoy, Filter, Listener, Request, Route, Upstream};
 
 fn costing(cost: &str) -> Request {
@@ -18,20 +19,24 @@ fn admitted(client: &mut Client, request: &Request, requests: usize) -> usize {
 
 #[test]
 fn a_constant_and_a_request_header() {
-    let envoy = direct(&shop(&format!(
-        "{{id: r, {}, cost: {{constant: 3, request_header: X-Cost}}}}",
-        once(20)
-    )));
+    let policy =
+        shop(&format!("{{id: r, {}, cost: {{constant: 3, request_header: X-Cost}}}}", once(20)));
+    let envoy = direct(&policy);
     let mut client = envoy.client("in");
 
-    assert_eq!(client.send(&costing("11")).status, 200);
-    assert_eq!(client.send(&costing("10")).status, 429, "nine are left");
-    // No cost, so the constant.
-    assert_eq!(client.get("/").status, 200);
-    for odd in ["nine", "0"] {
-        assert_eq!(client.send(&costing(odd)).status, 200, "{odd:?}");
+    for (request, left, status) in [
+        (costing("11"), 20, 200),
+        (costing("10"), 9, 429),
+        // No cost, so the constant.
+        (Request::get("/"), 9, 200),
+        (costing("nine"), 6, 200),
+        (costing("0"), 3, 200),
+        (costing("1"), 0, 429),
+    ] {
+        let answer = client.send(&request);
+        assert_eq!(answer.status, status, "{request:?}");
+        assert_fares(&policy, "inbound", &request, &answer, &["--state", &format!("r={left}")]);
     }
-    assert_eq!(client.send(&costing("1")).status, 429);
     envoy.await_metric("shop", "r", "admitted", 4);
     let bad = || envoy.weir_metrics().into_iter().filter(|(name, _)| name.contains("bad_costs"));
     weir_integration_tests::wait_until(

@@ -1,6 +1,7 @@
 //! One policy on an inbound and an outbound listener, as a WasmPlugin puts it on a sidecar.
 
 use crate::common::{once, statuses};
+use weir_integration_tests::explained::assert_fares;
 use weir_integration_tests::{Envoy, Filter, Listener, Request, Route};
 
 fn sidecar(policy: &str) -> Envoy {
@@ -25,6 +26,11 @@ fn out_then_in(policy: &str) -> (Vec<u16>, Vec<u16>) {
     let request = Request::get("/");
     let out = statuses(&mut envoy.client("out"), &request, 3);
     let inward = statuses(&mut envoy.client("in"), &request, 3);
+    // Empty as the bucket is by now, the rule refuses where it applies, and `weir explain` says so too.
+    for (listener, direction) in [("out", "outbound"), ("in", "inbound")] {
+        let answer = envoy.client(listener).send(&request);
+        assert_fares(policy, direction, &request, &answer, &["--state", "r=0"]);
+    }
     envoy.assert_healthy();
     (out, inward)
 }

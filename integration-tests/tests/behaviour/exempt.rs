@@ -1,16 +1,30 @@
 //! Requests that no section looks at.
 
 use crate::common::{direct, once, proxied, statuses};
+use weir_integration_tests::explained::assert_fares;
 use weir_integration_tests::{Envoy, Request};
 
 /// A policy with these options; the only bucket is empty after the first request.
-fn drained(options: &str) -> Envoy {
-    let envoy = direct(&format!(
-        "{{name: shop, {options}, rate_limit: {{rules: [{{id: r, {}}}]}}}}",
-        once(1)
-    ));
+struct Drained {
+    envoy: Envoy,
+    policy: String,
+}
+
+fn drained(options: &str) -> Drained {
+    let policy =
+        format!("{{name: shop, {options}, rate_limit: {{rules: [{{id: r, {}}}]}}}}", once(1));
+    let envoy = direct(&policy);
     assert_eq!(statuses(&mut envoy.client("in"), &Request::get("/"), 2), [200, 429]);
-    envoy
+    Drained { envoy, policy }
+}
+
+impl Drained {
+    /// As `weir explain` tells it too.
+    fn status(&self, request: &Request) -> u16 {
+        let answer = self.envoy.client("in").send(request);
+        assert_fares(&self.policy, "inbound", request, &answer, &["--state", "r=0"]);
+        answer.status
+    }
 }
 
 fn probes() -> Vec<Request> {
@@ -41,46 +55,43 @@ fn kubelets_own_probe_passes_and_a_passed_on_one_does_not() {
 
 #[test]
 fn health_checks_of_a_mesh_pass() {
-    let envoy = drained("zone: MESH");
-    let mut client = envoy.client("in");
+    let drained = drained("zone: MESH");
 
     for probe in probes() {
-        assert_eq!(client.send(&probe).status, 200, "{probe:?}");
+        assert_eq!(drained.status(&probe), 200, "{probe:?}");
     }
-    envoy.await_metric("shop", "none", "exempt", probes().len() as u64);
+    drained.envoy.await_metric("shop", "none", "exempt", probes().len() as u64);
     for other in
         [Request::new("POST", "/healthz"), Request::get("/healthz/"), Request::get("/healthzz")]
     {
-        assert_eq!(client.send(&other).status, 429, "{other:?}");
+        assert_eq!(drained.status(&other), 429, "{other:?}");
     }
-    envoy.assert_healthy();
+    drained.envoy.assert_healthy();
 }
 
 #[test]
 fn at_the_edge_nothing_is_exempt_by_default() {
-    let envoy = drained("zone: EDGE");
-    let mut client = envoy.client("in");
+    let drained = drained("zone: EDGE");
     for probe in probes() {
-        assert_eq!(client.send(&probe).status, 429, "{probe:?}");
+        assert_eq!(drained.status(&probe), 429, "{probe:?}");
     }
-    envoy.assert_healthy();
+    drained.envoy.assert_healthy();
 }
 
 #[test]
 fn the_defaults_can_be_turned_off() {
-    let envoy = drained("no_default_exemptions: true");
-    assert_eq!(envoy.client("in").get("/healthz").status, 429);
-    envoy.assert_healthy();
+    let drained = drained("no_default_exemptions: true");
+    assert_eq!(drained.status(&Request::get("/healthz")), 429);
+    drained.envoy.assert_healthy();
 }
 
 #[test]
 fn a_list_of_ones_own_replaces_the_defaults() {
-    let envoy =
+    let drained =
         drained("exempt: [{path: {prefix: /open}}, {headers: {x-trusted: {exact: 'yes'}}}]");
-    let mut client = envoy.client("in");
 
-    assert_eq!(client.get("/open/a").status, 200);
-    assert_eq!(client.send(&Request::get("/").header("x-trusted", "yes")).status, 200);
-    assert_eq!(client.get("/healthz").status, 429);
-    envoy.assert_healthy();
+    assert_eq!(drained.status(&Request::get("/open/a")), 200);
+    assert_eq!(drained.status(&Request::get("/").header("x-trusted", "yes")), 200);
+    assert_eq!(drained.status(&Request::get("/healthz")), 429);
+    drained.envoy.assert_healthy();
 }

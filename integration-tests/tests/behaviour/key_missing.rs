@@ -2,6 +2,7 @@
 
 use crate::common::{direct, once, shop, statuses};
 use weir_integration_tests::Request;
+use weir_integration_tests::explained::assert_fares;
 
 fn keyed(on_missing: &str) -> String {
     shop(&format!("{{id: r, key: [{{header: x-user{on_missing}}}], {}}}", once(1)))
@@ -10,11 +11,14 @@ fn keyed(on_missing: &str) -> String {
 #[test]
 fn by_default_the_rule_does_not_apply() {
     for on_missing in ["", ", on_missing: SKIP_RULE"] {
-        let envoy = direct(&keyed(on_missing));
+        let policy = keyed(on_missing);
+        let envoy = direct(&policy);
         let mut client = envoy.client("in");
 
         assert_eq!(statuses(&mut client, &Request::get("/"), 3), [200; 3]);
         envoy.await_metric("shop", "r", "skipped", 3);
+        let answer = client.get("/");
+        assert_fares(&policy, "inbound", &Request::get("/"), &answer, &[]);
         envoy.assert_healthy();
     }
 }
@@ -32,10 +36,12 @@ fn empty_lets_all_such_requests_share_a_key() {
 
 #[test]
 fn reject_refuses_with_its_own_reason() {
-    let envoy = direct(&keyed(", on_missing: REJECT"));
+    let policy = keyed(", on_missing: REJECT");
+    let envoy = direct(&policy);
     let mut client = envoy.client("in");
 
     let rejected = client.get("/rejected");
+    assert_fares(&policy, "inbound", &Request::get("/rejected"), &rejected, &[]);
 
     assert_eq!(rejected.status, 400);
     assert_eq!(rejected.header("x-weir-reason").as_deref(), Some("missing_key"));

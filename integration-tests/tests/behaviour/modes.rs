@@ -2,6 +2,7 @@
 
 use crate::common::{direct, once, shop, statuses};
 use std::collections::BTreeSet;
+use weir_integration_tests::explained::assert_fares;
 use weir_integration_tests::{Client, Envoy, Request};
 
 /// A policy with this mode at one of three levels; the bucket holds one token.
@@ -19,11 +20,14 @@ fn with_mode(level: &str, mode: &str) -> String {
 #[test]
 fn shadow_decides_counts_and_lets_pass() {
     for level in ["policy", "section", "rule"] {
-        let envoy = direct(&with_mode(level, "SHADOW"));
+        let policy = with_mode(level, "SHADOW");
+        let envoy = direct(&policy);
         let mut client = envoy.client("in");
 
         assert_eq!(client.get("/first").status, 200, "{level}");
-        let passed = client.get("/over");
+        let over = Request::get("/over");
+        let passed = client.send(&over);
+        assert_fares(&policy, "inbound", &over, &passed, &["--state", "r=0"]);
         assert_eq!(passed.status, 200, "{level}");
         assert_eq!(passed.header("x-weir-rule"), None, "{level}");
         assert_eq!(client.get("/over").status, 200, "{level}");

@@ -1,15 +1,17 @@
 //! What a rule compares: the forms in which clients write one thing in several ways.
 
 use crate::common::{direct, once, shop, statuses};
+use weir_integration_tests::explained::assert_fares;
 use weir_integration_tests::{H2Conn, Request};
 
 #[test]
 fn a_client_cannot_dodge_a_rule_by_spelling() {
-    let envoy = direct(&shop(&format!(
+    let policy = shop(&format!(
         "{{id: r, match: {{authority: {{exact: shop.test}}, path: {{exact: /a}}, \
          headers: {{X-Plan: {{exact: free}}}}, source_addresses: [10.0.0.0/8]}}, {}}}",
         once(1)
-    )));
+    ));
+    let envoy = direct(&policy);
     let mut client = envoy.client("in");
     let spelled = |target: &str, host: &str, header: &str, from: &str| {
         Request::get(target).host(host).header(header, "free").header("x-forwarded-for", from)
@@ -27,7 +29,9 @@ fn a_client_cannot_dodge_a_rule_by_spelling() {
         spelled("/a", "shop.test", "X-PLAN", "10.0.0.1"),
         spelled("/a", "shop.test", "x-plan", "::ffff:10.0.0.1"),
     ] {
-        assert_eq!(client.send(&dodging).status, 429, "{dodging:?}");
+        let answer = client.send(&dodging);
+        assert_eq!(answer.status, 429, "{dodging:?}");
+        assert_fares(&policy, "inbound", &dodging, &answer, &["--state", "r=0"]);
     }
     envoy.assert_healthy();
 }

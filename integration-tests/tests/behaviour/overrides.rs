@@ -2,6 +2,7 @@
 
 use crate::common::{direct, once, proxied, refusal, shop, statuses};
 use std::collections::BTreeMap;
+use weir_integration_tests::explained::assert_fares;
 use weir_integration_tests::{Client, Request};
 
 fn user(name: &str) -> Request {
@@ -18,10 +19,11 @@ fn by_user(overrides: &str) -> String {
 
 #[test]
 fn each_key_has_the_bucket_that_names_it() {
-    let envoy = direct(&by_user(
+    let policy = by_user(
         "{exact: [ann, bob], max_tokens: 6}, {prefix: bot-, max_tokens: 1}, \
          {exact: [bot-ours], unlimited: true}, {prefix: staff-, unlimited: true}",
-    ));
+    );
+    let envoy = direct(&policy);
     let mut client = envoy.client("in");
 
     for (name, limit) in [
@@ -35,28 +37,35 @@ fn each_key_has_the_bucket_that_names_it() {
         ("Ann", 3),
     ] {
         assert_eq!(admitted(&mut client, &user(name), 12), limit, "{name}");
+        // Empty is empty; what is in the allow list has no bucket that could be.
+        let over = client.send(&user(name));
+        let state: &[&str] = if limit == 12 { &[] } else { &["--state", "r=0"] };
+        assert_fares(&policy, "inbound", &user(name), &over, state);
     }
     let bytes = Request::get("/").header("x-user", b"ann\xff");
     assert_eq!(admitted(&mut client, &bytes, 12), 3);
-    envoy.await_metric("shop", "r", "admitted", 6 + 6 + 3 + 1 + 1 + 12 + 12 + 3 + 3);
+    envoy.await_metric("shop", "r", "admitted", 6 + 6 + 3 + 1 + 1 + 13 + 13 + 3 + 3);
     envoy.assert_healthy();
 }
 
 #[test]
 fn quota_headers_are_the_keys_own_and_an_allow_list_has_none() {
-    let (envoy, _upstream) = proxied(&shop(
+    let policy = shop(
         "{id: r, key: [{header: x-user}], max_tokens: 3, tokens_per_fill: 3, fill_interval: 60s, \
          at_limit: {quota_headers: ALWAYS}, overrides: [\
          {exact: [ann], max_tokens: 2, tokens_per_fill: 2, fill_interval: 10s}, \
          {exact: [root], unlimited: true}]}",
-    ));
+    );
+    let (envoy, _upstream) = proxied(&policy);
     let mut client = envoy.client("in");
 
     let answer = client.send(&user("ann"));
     assert_eq!(answer.header("ratelimit-policy").as_deref(), Some("\"r\";q=2;w=10"));
     let refused = refusal(&mut client, &user("ann"));
     assert_eq!(refused.header("ratelimit-policy").as_deref(), Some("\"r\";q=2;w=10"));
+    assert_fares(&policy, "inbound", &user("ann"), &refused, &["--state", "r=0"]);
     let answer = client.send(&user("bob"));
+    assert_fares(&policy, "inbound", &user("bob"), &answer, &[]);
     assert_eq!(answer.header("ratelimit-policy").as_deref(), Some("\"r\";q=3;w=60"));
     assert_eq!(client.send(&user("root")).header("ratelimit"), None);
     envoy.assert_healthy();

@@ -1,6 +1,7 @@
 //! The last share of a limit is for requests of high priority.
 
 use crate::common::{direct, once, shop, statuses};
+use weir_integration_tests::explained::assert_fares;
 use weir_integration_tests::{Client, Request};
 
 fn of_class(class: &str) -> Request {
@@ -13,14 +14,19 @@ fn admitted(client: &mut Client, request: &Request, requests: usize) -> usize {
 
 #[test]
 fn low_is_shed_first() {
-    let envoy =
-        direct(&shop(&format!("{{id: r, {}, priority: {{reserve_percent: 30}}}}", once(10))));
+    let policy = shop(&format!("{{id: r, {}, priority: {{reserve_percent: 30}}}}", once(10)));
+    let envoy = direct(&policy);
     let mut client = envoy.client("in");
 
     assert_eq!(admitted(&mut client, &of_class("high"), 1), 1);
     assert_eq!(admitted(&mut client, &Request::get("/"), 20), 6, "low, and three are kept");
     assert_eq!(admitted(&mut client, &of_class("low"), 5), 0);
-    assert_eq!(admitted(&mut client, &of_class("high"), 20), 3);
+    for (class, left) in [("low", 3), ("high", 3), ("high", 2), ("high", 1), ("high", 0)] {
+        let answer = client.send(&of_class(class));
+        assert_eq!(answer.status == 200, class == "high" && left > 0, "{class} of {left}");
+        let state = format!("r={left}");
+        assert_fares(&policy, "inbound", &of_class(class), &answer, &["--state", &state]);
+    }
     assert_eq!(admitted(&mut client, &of_class("high"), 5), 0);
     envoy.assert_healthy();
 }

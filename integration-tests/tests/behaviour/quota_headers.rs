@@ -2,6 +2,7 @@
 
 use crate::common::{direct, number, once, proxied, refusal, shop};
 use weir_integration_tests::Request;
+use weir_integration_tests::explained::assert_fares;
 
 #[test]
 fn by_default_only_refusals_carry_them() {
@@ -19,15 +20,18 @@ fn by_default_only_refusals_carry_them() {
 
 #[test]
 fn always_puts_them_on_every_response_of_a_matching_request() {
-    let (envoy, _upstream) = proxied(&shop(&format!(
+    let policy = shop(&format!(
         "{{id: r, match: {{path: {{prefix: /a}}}}, {}, at_limit: {{quota_headers: ALWAYS}}}}",
         once(3)
-    )));
+    ));
+    let (envoy, _upstream) = proxied(&policy);
     let mut client = envoy.client("in");
 
     for left in [2, 1, 0] {
         let admitted = client.get("/a");
         assert_eq!(admitted.status, 200);
+        let state = format!("r={}", left + 1);
+        assert_fares(&policy, "inbound", &Request::get("/a"), &admitted, &["--state", &state]);
         let ratelimit = admitted.header("ratelimit").unwrap_or_default();
         let expected = format!(r#""r";r={left};t="#);
         assert!(ratelimit.starts_with(&expected), "{ratelimit}, not {expected}");
@@ -55,10 +59,11 @@ fn never_leaves_them_out_but_keeps_retry_after() {
 
 #[test]
 fn draft_03_on_request() {
-    let envoy = direct(&shop(
+    let policy = shop(
         "{id: r, max_tokens: 2, tokens_per_fill: 2, fill_interval: 60s, \
          at_limit: {draft_03_headers: true, quota_headers: ALWAYS}}",
-    ));
+    );
+    let envoy = direct(&policy);
     let mut client = envoy.client("in");
 
     let admitted = client.get("/");
@@ -66,6 +71,8 @@ fn draft_03_on_request() {
     assert!(limit.starts_with('2'), "{limit}");
     assert_eq!(admitted.header("x-ratelimit-remaining").as_deref(), Some("1"));
     let refused = refusal(&mut client, &Request::get("/"));
+    assert_fares(&policy, "inbound", &Request::get("/"), &admitted, &[]);
+    assert_fares(&policy, "inbound", &Request::get("/"), &refused, &["--state", "r=0"]);
     assert_eq!(refused.header("x-ratelimit-remaining").as_deref(), Some("0"));
     assert!((1..=60).contains(&number(&refused, "x-ratelimit-reset")));
     envoy.assert_healthy();

@@ -2,13 +2,14 @@
 
 use crate::common::{direct, number, once, refusal, shop, statuses};
 use weir_integration_tests::Request;
+use weir_integration_tests::explained::assert_fares;
 
 const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
 #[test]
 fn a_refusal_says_why_to_programs_and_to_people() {
-    let envoy =
-        direct(&shop("{id: orders, max_tokens: 2, tokens_per_fill: 2, fill_interval: 60s}"));
+    let policy = shop("{id: orders, max_tokens: 2, tokens_per_fill: 2, fill_interval: 60s}");
+    let envoy = direct(&policy);
     let mut client = envoy.client("in");
     assert_eq!(statuses(&mut client, &Request::get("/"), 2), [200, 200]);
     let traced = Request::get("/refused")
@@ -17,6 +18,7 @@ fn a_refusal_says_why_to_programs_and_to_people() {
     let refused = client.send(&traced);
 
     assert_eq!(refused.status, 429);
+    assert_fares(&policy, "inbound", &traced, &refused, &["--state", "orders=0"]);
     let header = |name: &str| refused.header(name).unwrap_or_default();
     assert_eq!(header("x-weir-reason"), "rate_limited");
     assert_eq!(header("x-weir-rule"), "orders");
@@ -48,7 +50,8 @@ fn a_refusal_says_why_to_programs_and_to_people() {
 
 #[test]
 fn the_trace_id_is_left_out_when_there_is_no_valid_one() {
-    let envoy = direct(&shop(&format!("{{id: r, {}}}", once(1))));
+    let policy = shop(&format!("{{id: r, {}}}", once(1)));
+    let envoy = direct(&policy);
     let mut client = envoy.client("in");
     client.get("/");
 
@@ -57,7 +60,9 @@ fn the_trace_id_is_left_out_when_there_is_no_valid_one() {
         "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
         "rubbish\"}",
     ] {
-        let refused = client.send(&Request::get("/").header("traceparent", invalid));
+        let request = Request::get("/").header("traceparent", invalid);
+        let refused = client.send(&request);
+        assert_fares(&policy, "inbound", &request, &refused, &["--state", "r=0"]);
         assert_eq!(refused.json().get("trace_id"), None, "{invalid}");
     }
     assert_eq!(client.get("/").json().get("trace_id"), None);

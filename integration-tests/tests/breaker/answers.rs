@@ -1,11 +1,21 @@
 //! What clients, logs and fallbacks get while the breaker is open.
 
 use crate::common::{Rig, one_rule, shop};
+use weir_integration_tests::explained::assert_fares;
 use weir_integration_tests::http::grpc;
-use weir_integration_tests::{Request, Script};
+use weir_integration_tests::{Request, Response, Script};
+
+fn policy(fields: &str) -> String {
+    one_rule(&format!("minimum_calls: 1, {fields}"))
+}
+
+/// What `weir explain` says of an open breaker is what the client got.
+fn assert_explained(fields: &str, request: &Request, answer: &Response) {
+    assert_fares(&policy(fields), "outbound", request, answer, &["--state", "r=open"]);
+}
 
 fn open(fields: &str) -> Rig {
-    let rig = Rig::start(1, &one_rule(&format!("minimum_calls: 1, {fields}")));
+    let rig = Rig::start(1, &policy(fields));
     rig.upstream.play(Script::Status(500, vec![]));
     assert_eq!(rig.envoy.client("h1").get("/first").status, 500);
     rig
@@ -17,6 +27,7 @@ fn a_refusal_says_why() {
     let traced = Request::get("/refused")
         .header("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
     let answer = rig.envoy.client("h1").send(&traced);
+    assert_explained("open_duration: 30s", &traced, &answer);
     assert_eq!(answer.status, 503);
     for (name, value) in [
         ("x-weir-reason", "circuit_open"),
@@ -50,10 +61,11 @@ fn grpc_gets_its_own() {
 
 #[test]
 fn a_static_answer_in_place_of_a_refusal() {
-    let rig = open(
-        "while_open: {fallback: {answer: {status: 200, body: stale, content_type: text/html}}}",
-    );
+    let fields =
+        "while_open: {fallback: {answer: {status: 200, body: stale, content_type: text/html}}}";
+    let rig = open(fields);
     let answer = rig.envoy.client("h1").get("/");
+    assert_explained(fields, &Request::get("/"), &answer);
     assert_eq!((answer.status, answer.text().as_str()), (200, "stale"));
     assert_eq!(answer.header("x-weir-degraded").as_deref(), Some("r"));
     assert_eq!(answer.header("content-type").as_deref(), Some("text/html"));
@@ -61,11 +73,15 @@ fn a_static_answer_in_place_of_a_refusal() {
 
 #[test]
 fn a_fallback_cluster_by_route_re_selection() {
-    let rig = open("while_open: {fallback: {request_header: {name: x-to, value: spare}}}");
+    let fields = "while_open: {fallback: {request_header: {name: x-to, value: spare}}}";
+    let rig = open(fields);
     let seen = rig.upstream.seen();
     let mut client = rig.envoy.client("h1");
     for _ in 0..20 {
-        let answer = client.send(&Request::get("/").header("x-test-status", "500"));
+        let request = Request::get("/").header("x-test-status", "500");
+        let answer = client.send(&request);
+        let more = ["--state", "r=open", "--upstream", "500"];
+        assert_fares(&policy(fields), "outbound", &request, &answer, &more);
         assert_eq!(answer.status, 500, "what the fallback answers counts nowhere");
         assert_eq!(answer.json()["upstream"], "spare");
         assert_eq!(answer.header("x-weir-degraded").as_deref(), Some("r"));

@@ -13,6 +13,7 @@ fn strict_says_so() {
     let gray =
         with(&[("x-weir-color", "gray"), (":authority", "orders.test"), (":path", "/closed")]);
     let response = rig.send("in", &gray);
+    rig.assert_explained(&gray, &response);
     assert_eq!(response.status, 503);
     assert_eq!(response.header("x-weir-reason").as_deref(), Some("lane_unavailable"));
     assert_eq!(response.json()["reason"], "lane_unavailable");
@@ -34,7 +35,9 @@ fn strict_says_so() {
 #[test]
 fn permissive_goes_to_the_base_and_keeps_the_color() {
     let rig = Rig::section(&format!("carry: {{in: [HEADER, BAGGAGE]}}, lanes: {{{LANES}}}"));
-    let first = rig.send("in", &with(&[("x-weir-color", "gray"), (":authority", "orders.test")]));
+    let gray = with(&[("x-weir-color", "gray"), (":authority", "orders.test")]);
+    let first = rig.send("in", &gray);
+    rig.assert_explained(&gray, &first);
     assert_eq!(first.json()["upstream"], "base");
     assert_eq!(first.echoed("x-weir-color").as_deref(), Some("base"));
     let baggage = first.echoed("baggage").unwrap();

@@ -97,6 +97,12 @@ impl Rig {
         explained::upstream(&explained, "x-weir-color").expect("a color goes on")
     }
 
+    /// Holds an answer of `in` against what `weir explain` says.
+    pub fn assert_explained(&self, request: &Request, answer: &Response) {
+        let policy = self.policy.lock().unwrap().clone();
+        explained::assert_fares(&policy, "inbound", request, answer, &[]);
+    }
+
     pub fn edit(&self, head: &str, fields: &str) {
         let policy = policy(head, fields);
         self.envoy.put_policy(&policy).accepted();

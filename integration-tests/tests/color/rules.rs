@@ -202,7 +202,7 @@ fn numbers() {
         ("10 20", "base"),
         ("\u{661}\u{662}", "base"),
     ] {
-        assert_eq!(rig.color(&[("x-n", number)]), color, "{number}");
+        table(&rig, &[(&[("x-n", number)], color)]);
     }
     rig.envoy.assert_healthy();
 }

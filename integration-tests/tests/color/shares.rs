@@ -52,6 +52,8 @@ fn the_published_vectors() {
             }
             rig.edit("", &share(salt, weight));
             assert_eq!(color_of_user(&mut client, &key), color, "{case} at {weight}");
+            let request = Request::get("/").header("x-user", &key);
+            rig.assert_explained(&request, &client.send(&request));
         }
     }
     assert!(tried >= 12, "{tried}");
@@ -182,6 +184,8 @@ fn the_published_vectors_of_the_classic_hash() {
             let rule = share("any", weight * 100).replace("key:", "hash: FNV1A32_MOD100, key:");
             rig.edit("", &rule);
             assert_eq!(color_of_user(&mut client, &key), color, "{case} at {weight} %");
+            let request = Request::get("/").header("x-user", &key);
+            rig.assert_explained(&request, &client.send(&request));
         }
     }
     assert!(tried >= 12, "{tried}");

@@ -1,10 +1,12 @@
 //! The time that is left travels with the request, and ends it.
 
 use crate::common::{ONLY_THE_ID, Sidecar, chain, lab, traced};
+use crate::rig::parent;
 use serde_json::json;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use weir_integration_tests::explained::assert_fares;
 use weir_integration_tests::http::grpc;
 use weir_integration_tests::wait::DEADLINE;
 use weir_integration_tests::{
@@ -132,8 +134,10 @@ fn time_in_the_application_goes_off_as_well() {
 fn spent_is_spent_and_the_upstream_gets_nothing() {
     let rig = Rig::start(&lab(MARGIN), Script::Ok);
     for left in ["1", "100"] {
-        let (answer, _) = rig.send(&Request::get("/").header(LEFT, left));
+        let request = Request::get("/").header(LEFT, left).header("traceparent", parent("01"));
+        let (answer, _) = rig.send(&request);
         assert_eq!(answer.status, 504, "{left}: {answer:?}");
+        assert_fares(&lab(MARGIN), "outbound", &request, &answer, &[]);
     }
     for left in ["1m", "100m", "99999999n"] {
         let (reply, _) = rig.call(&[("grpc-timeout", left)]);

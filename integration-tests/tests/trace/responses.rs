@@ -2,8 +2,9 @@
 
 use crate::rig::{Rig, TRACE, parent};
 use std::time::Duration;
+use weir_integration_tests::explained::assert_fares;
 use weir_integration_tests::http::grpc;
-use weir_integration_tests::{Response, Script};
+use weir_integration_tests::{Request, Response, Script};
 
 const ALL: &str = "response: {trace_id_header: x-trace-id, error_context: true, envelope: true}, \
                    deadline: {default: 1s}";
@@ -32,6 +33,10 @@ fn upstream_errors_keep_status_and_body() {
         rig.scripted.play(Script::Status(status, vec![("x-own", "stays")]));
         let response = rig.ask("in", "/script", &[("traceparent", &parent("01"))]);
         assert_eq!((response.status, response.text().as_str()), (status, "ok\n"));
+        let request = Request::get("/script").header("traceparent", parent("01"));
+        let policy = format!("{{name: shop, trace_context: {{{ALL}}}}}");
+        let upstream = status.to_string();
+        assert_fares(&policy, "inbound", &request, &response, &["--upstream", &upstream]);
         assert_eq!(response.header("x-own").as_deref(), Some("stays"));
         let [trace, span, retries, reason] = error_context(&response);
         assert_eq!(trace.as_deref(), Some(TRACE));

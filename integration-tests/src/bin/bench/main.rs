@@ -6,6 +6,7 @@ mod collectors;
 mod color;
 mod cpu;
 mod deadlines;
+mod edits;
 mod growth;
 mod limit;
 mod machine;
@@ -93,17 +94,24 @@ fn run(options: &Options) -> Result<(), String> {
     drop((upstream, around));
 
     type Lab = fn() -> Result<serde_json::Value, String>;
-    let labs: [(&str, Lab); 6] = [
+    let labs: [(&str, Lab); 7] = [
         ("incident", breaker::lab),
         ("deadlines", deadlines::lab),
         ("restoring", restoring::lab),
         ("collectors", collectors::lab),
         ("sampling", sampling::lab),
         ("color", color::lab),
+        ("edits", edits::lab),
     ];
     for (name, lab) in labs.into_iter().filter(|(name, _)| options.wants(name)) {
         println!("\n{name} ...");
-        report.lab(name, lab());
+        let figures = lab();
+        if let ("edits", true, Ok(figures)) = (name, options.update, &figures) {
+            let (model, cores, busy) = (&machine.model, machine.cores, machine.busy * 100.0);
+            let machine = format!("{model}, {cores} cores, of which others used {busy:.0} %");
+            write("edits.md", &edits::page(figures, &machine))?;
+        }
+        report.lab(name, figures);
     }
     type Weighed = fn(&Options, &Machine) -> Result<serde_json::Value, String>;
     let weighed: [(&str, Weighed); 2] = [("growth", growth::lab), ("pace", pace::lab)];

@@ -60,6 +60,7 @@ pub fn subjects(upstream: &Scripted) -> Vec<Subject<'_>> {
         Subject::new("Lua, trace context alone", move || {
             plain(vec![Filter::lua(crate::trace::LUA)], None)
         }),
+        Subject::new("wasm, the suite's host calls alone", move || plain(vec![same_calls()], None)),
         Subject::new("weir, color alone", move || ours(&["traffic_color"], STEADY)),
         Subject::new("weir, trace alone", move || ours(&["trace_context"], STEADY)),
         Subject::new("weir, limit alone", move || ours(&["rate_limit"], STEADY)),
@@ -82,6 +83,15 @@ pub fn steady_lines(running: Running) -> Running {
 
 pub fn noop() -> Filter {
     wasm("noop", &paths::built("noop_sdk.wasm"), "")
+}
+
+/// What the suite asks of the host, and nothing else.
+fn same_calls() -> Filter {
+    let wasm_of = wat::parse_str(include_str!("../../../bench/same-calls.wat"));
+    let path = paths::root().join("target/weir/same_calls.wasm");
+    let written = std::fs::write(&path, wasm_of.expect("the text is a module"));
+    written.unwrap_or_else(|e| panic!("cannot write {}: {e}", path.display()));
+    wasm("same-calls", &path, "")
 }
 
 /// Envoy's own filters that come nearest.

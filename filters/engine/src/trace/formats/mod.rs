@@ -42,12 +42,14 @@ pub(crate) fn any_hex(digits: &[u8]) -> Option<u128> {
 
 /// Appends 16 digits: what the standard formatter does in five times the time.
 #[inline(never)]
-pub(crate) fn push_hex(number: u64, out: &mut String) {
-    for place in (0..16).rev() {
-        let digit = (number >> (4 * place)) & 15;
-        #[allow(clippy::cast_possible_truncation)] // It has four bits.
-        out.push(char::from(if digit < 10 { b'0' } else { b'a' - 10 }.wrapping_add(digit as u8)));
+pub(crate) fn push_hex(mut number: u64, out: &mut String) {
+    let mut digits = [0; 16];
+    for place in digits.iter_mut().rev() {
+        let digit = (number & 15) as u8;
+        *place = digit.wrapping_add(if digit < 10 { b'0' } else { b'a' - 10 });
+        number >>= 4;
     }
+    out.push_str(std::str::from_utf8(&digits).unwrap_or_default());
 }
 
 /// Exactly 16 digits in lower case.

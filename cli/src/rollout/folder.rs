@@ -1,0 +1,151 @@
+//! The resource files of one discovery folder, with a policy and without.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use serde_json::{Value, json};
+
+use crate::live::is_ours;
+use crate::proxy::{MODULES, Module};
+use crate::source::Sections;
+use crate::yaml;
+
+pub struct Folder {
+    files: Vec<File>,
+}
+
+struct File {
+    path: PathBuf,
+    /// Brought back byte for byte.
+    before: Vec<u8>,
+    version_before: Option<String>,
+    after: String,
+    /// Of the filters that get the policy.
+    resources: Vec<String>,
+    is_same: bool,
+}
+
+/// What goes into the files.
+pub struct Content<'p> {
+    pub policy: &'p str,
+    pub number: u32,
+    pub sections: Sections,
+}
+
+impl Folder {
+    /// Reads all files that hold resources for the policy; `path` may be one of them.
+    pub fn read(path: &Path, content: &Content) -> anyhow::Result<Folder> {
+        let mut paths = Vec::new();
+        if path.is_dir() {
+            for entry in
+                fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))?
+            {
+                let path = entry?.path();
+                let end = path.extension().and_then(|end| end.to_str()).unwrap_or_default();
+                let is_hidden =
+                    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+                if ["json", "yaml", "yml"].contains(&end) && !is_hidden {
+                    paths.push(path);
+                }
+            }
+            paths.sort();
+        } else {
+            paths.push(path.to_owned());
+        }
+        let mut files = Vec::new();
+        for path in paths {
+            files.extend(File::read(&path, content)?);
+        }
+        if files.is_empty() {
+            bail!("no resource file (.json, .yaml) of a filter that the policy has a section for");
+        }
+        Ok(Folder { files })
+    }
+
+    /// Whether the policy is there already.
+    pub fn is_same(&self) -> bool {
+        self.files.iter().all(|file| file.is_same)
+    }
+
+    pub fn put(&self) -> anyhow::Result<()> {
+        self.files.iter().try_for_each(|file| replace(&file.path, file.after.as_bytes()))
+    }
+
+    pub fn take_back(&self) -> anyhow::Result<()> {
+        self.files.iter().try_for_each(|file| replace(&file.path, &file.before))
+    }
+
+    /// Whether this Envoy reads from here: it gives the paths that it watches.
+    pub fn is_read_at(&self, watched: &[PathBuf]) -> bool {
+        let canonical = |path: &Path| path.canonicalize().ok();
+        let ours: Vec<PathBuf> =
+            self.files.iter().filter_map(|file| canonical(&file.path)).collect();
+        watched.iter().filter_map(|path| canonical(path)).any(|path| ours.contains(&path))
+    }
+
+    /// Names of resources, and under which version each was there before.
+    pub fn resources(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        self.files.iter().flat_map(|file| {
+            file.resources.iter().map(|name| (name.as_str(), file.version_before.as_deref()))
+        })
+    }
+}
+
+impl File {
+    /// `None` for a file that holds nothing of ours.
+    fn read(path: &Path, content: &Content) -> anyhow::Result<Option<File>> {
+        let shown = path.display();
+        let before = fs::read(path).with_context(|| format!("cannot read {shown}"))?;
+        let text = std::str::from_utf8(&before).with_context(|| format!("{shown} is not UTF-8"))?;
+        let (documents, troubles) = yaml::load(text);
+        if let Some(trouble) = troubles.first() {
+            bail!("{shown}: {}", trouble.text);
+        }
+        let Some(mut file) = documents.first().map(yaml::Node::to_json) else { return Ok(None) };
+        let mut resources = Vec::new();
+        let mut is_same = true;
+        for resource in file["resources"].as_array_mut().into_iter().flatten() {
+            if !is_ours(resource) || !is_for(resource, content.sections) {
+                continue;
+            }
+            resources.push(resource["name"].as_str().unwrap_or_default().to_owned());
+            let configuration = &mut resource["typed_config"]["config"]["configuration"];
+            is_same &= configuration["value"] == content.policy;
+            *configuration = json!({
+                "@type": "type.googleapis.com/google.protobuf.StringValue",
+                "value": content.policy,
+            });
+        }
+        if resources.is_empty() {
+            return Ok(None);
+        }
+        let version_before = file["version_info"].as_str().map(str::to_owned);
+        file["version_info"] = content.number.to_string().into();
+        let is_json = path.extension().is_some_and(|end| end == "json");
+        let after = if is_json { format!("{file:#}\n") } else { yaml::write(&file) };
+        Ok(Some(File { path: path.to_owned(), version_before, after, resources, is_same, before }))
+    }
+}
+
+/// A module of one filter gets no policy without a section of its own: that would switch it off.
+fn is_for(resource: &Value, sections: Sections) -> bool {
+    let config = &resource["typed_config"]["config"];
+    let code = &config["vm_config"]["code"]["local"]["filename"];
+    let names = [&resource["name"], &config["root_id"], code]
+        .map(|name| name.as_str().unwrap_or_default().replace('-', "_"));
+    let is_of = |module: &Module| names.iter().any(|name| name.contains(module.section()));
+    MODULES.into_iter().find(is_of).is_none_or(|module| sections.has(module))
+}
+
+/// Written aside and renamed: Envoy notices nothing else, and never reads half a file.
+fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let aside = path.with_file_name(format!(".{name}.weir"));
+    let written = fs::write(&aside, bytes)
+        .and_then(|()| fs::set_permissions(&aside, fs::metadata(path)?.permissions()))
+        .and_then(|()| fs::rename(&aside, path));
+    written
+        .inspect_err(|_| drop(fs::remove_file(&aside)))
+        .with_context(|| format!("cannot replace {}", path.display()))
+}

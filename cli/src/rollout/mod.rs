@@ -1,0 +1,281 @@
+//! `weir rollout`: a policy put live step by step, and taken back by itself where it does harm.
+
+mod fleet;
+mod folder;
+mod plan;
+mod watch;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use weir_engine::core::reloads::version;
+
+use crate::source::{self, File};
+use crate::status::seconds;
+use crate::url::Url;
+use crate::{Format, Verdict};
+use fleet::{Fleet, Member};
+use folder::Content;
+use plan::{Step, sizes};
+use watch::{Bounds, Broken, Watch};
+
+/// Puts a policy live, some discovery folders at a time, and takes it back where errors or times break a bound.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLE)]
+pub struct Args {
+    /// The policy, or a manifest with it
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Discovery folders (ECDS), local, mounted or synced. `DIR=URL` names the admin pages of the Envoy that reads it
+    #[arg(long, value_name = "DIR[=URL]", required = true, num_args = 1..)]
+    ecds: Vec<String>,
+    /// Envoy's own pages, such as http://127.0.0.1:9901; each Envoy says itself which folder it reads
+    #[arg(long, value_name = "URL", num_args = 1.., value_parser = Url::read)]
+    admin: Vec<Url>,
+    /// How many folders have the policy after each step; folders whose Envoy is watched come first
+    #[arg(long, value_name = "COUNT|PERCENT,…", default_value = "1,10%,50%,100%", value_delimiter = ',', value_parser = plan::read)]
+    steps: Vec<Step>,
+    /// How long each step is watched
+    #[arg(long, value_name = "SECONDS", default_value = "15", value_parser = seconds)]
+    bake: Duration,
+    /// Most answers of 500 to 599 among all, on any one Envoy, in percent
+    #[arg(long, value_name = "PERCENT", default_value = "1", value_parser = plan::percent)]
+    max_error_rate: f64,
+    /// Most time that 99 % of the requests take, on any one Envoy; Envoy adds times up every 5 s
+    /// (stats_flush_interval)
+    #[arg(long, value_name = "MILLISECONDS")]
+    max_p99: Option<f64>,
+    /// Fewer requests since the step say nothing
+    #[arg(long, value_name = "COUNT", default_value = "20")]
+    min_requests: u64,
+    /// How long an Envoy may take to have the policy, before it counts as a laggard
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    patience: Duration,
+    /// Says what would be done, and writes nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+const EXAMPLE: &str = "\
+Example:
+  $ weir rollout shop.yaml --ecds fleet/*/ecds --admin http://127.0.0.1:9901 http://127.0.0.1:9902 \\
+      --steps 1,10%,100% --bake 30 --max-error-rate 0.5 --max-p99 250
+  version 2415218663: 172 of 172 folders to do, in steps of [1, 18, 172]
+  step 1: written to 1 of 172 folders
+    in force on 1 of 1 watched Envoys after 9 ms
+    6012 requests, 0.00 % errors, P99 12.4 ms on fleet/1/ecds (http://127.0.0.1:9901)
+
+In each folder the resource files of weir's filters get the policy and its version; module and the rest stay, but for
+comments in YAML. Files are written aside and renamed. A folder is local, or mounted or synced from where its Envoy runs; in the latter cases
+say DIR=URL, since that Envoy calls it by another name. Folders without a watched Envoy are done by file alone.
+A bound that breaks, a refusal, a failed module or an Envoy that stops to answer brings all files back byte for byte;
+the time to recover is printed. Ctrl-C does the same. What fails without harm (an Envoy that does not take the version, a folder without a
+resource file) is listed at the end.
+Exit codes: 0 the policy is everywhere; 1 taken back, laggards remain, or the policy has errors; 2 not begun.";
+
+/// After a policy was taken back, so long for requests to show that all is well again.
+const RECOVERY: Duration = Duration::from_secs(30);
+
+pub fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<Verdict> {
+    let file = File::read(&args.file)?;
+    let Some(document) = source::one(&file, Format::Text, out)? else { return Ok(Verdict::Bad) };
+    let policy = document.root.to_json().to_string();
+    let number = version(policy.as_bytes());
+    let content = Content { policy: &policy, number, sections: document.sections() };
+    let fleet = Fleet::gather(&args.ecds, &args.admin, &content)?;
+    let sizes = sizes(&args.steps, fleet.to_do());
+    let all = fleet.members.len();
+    say(
+        out,
+        format!(
+            "version {number}: {} of {all} folders to do, in steps of {sizes:?}",
+            fleet.to_do()
+        ),
+    )?;
+    if args.dry_run {
+        fleet.members.iter().try_for_each(|member| say(out, format!("  {}", member.plan())))?;
+        say(out, "nothing was written".into())?;
+        return Ok(Verdict::Good);
+    }
+    let is_watched = fleet.members.iter().any(|member| member.admin.is_some());
+    if is_watched && !Watch::begin(&fleet, args.bounds()).is_any_reachable() {
+        bail!(
+            "none of the Envoys is reachable, so nothing would be watched; without --admin it goes by file alone"
+        );
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let by_signal = stop.clone();
+    // A second run in one process, as in tests, finds the handler there already.
+    let _ = ctrlc::set_handler(move || by_signal.store(true, Ordering::Relaxed));
+    let mut rollout = Rollout { args, fleet, number, stop, out };
+    for (place, size) in sizes.into_iter().enumerate() {
+        if let Err(broken) = rollout.step(place + 1, size)? {
+            rollout.take_back(&broken)?;
+            return Ok(Verdict::Bad);
+        }
+    }
+    rollout.finish()
+}
+
+impl Args {
+    fn bounds(&self) -> Bounds {
+        Bounds { errors: self.max_error_rate / 100.0, p99: self.max_p99, least: self.min_requests }
+    }
+}
+
+struct Rollout<'a, W> {
+    args: &'a Args,
+    fleet: Fleet,
+    number: u32,
+    stop: Arc<AtomicBool>,
+    out: &'a mut W,
+}
+
+impl<W: Write> Rollout<'_, W> {
+    /// Goes on until so many folders have the policy, and watches them.
+    fn step(&mut self, place: usize, size: usize) -> anyhow::Result<Result<(), Broken>> {
+        let is_stopped = || self.stop.load(Ordering::Relaxed);
+        // What Envoys served before this step is no business of its policy.
+        let watch = Watch::begin(&self.fleet, self.args.bounds());
+        let begun = Instant::now();
+        let more = size.saturating_sub(self.fleet.written());
+        let to_do = self.fleet.members.iter_mut().filter(|member| member.is_to_do());
+        for member in to_do.take(more) {
+            if is_stopped() {
+                return Ok(Err(Broken::Stopped));
+            }
+            member.put();
+        }
+        let (written, all) = (self.fleet.written(), self.fleet.members.len());
+        say(self.out, format!("step {place}: written to {written} of {all} folders"))?;
+        if self.fleet.watched().next().is_none() {
+            return Ok(Ok(()));
+        }
+        let count =
+            match watch.await_version(&self.fleet, self.number, self.args.patience, is_stopped) {
+                Ok(count) => count,
+                Err(broken) => return Ok(Err(broken)),
+            };
+        let (took, watched) = (begun.elapsed().as_millis(), self.fleet.watched().count());
+        say(
+            self.out,
+            format!("  in force on {count} of {watched} watched Envoys after {took} ms"),
+        )?;
+        let until = Instant::now() + self.args.bake;
+        loop {
+            if let Some(broken) = watch.look(&self.fleet) {
+                return Ok(Err(broken));
+            }
+            if is_stopped() {
+                return Ok(Err(Broken::Stopped));
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            thread::sleep(watch::LOOK.min(left));
+        }
+        for line in watch.summary(&self.fleet) {
+            say(self.out, format!("  {line}"))?;
+        }
+        Ok(Ok(()))
+    }
+
+    /// Brings back what was there before, and says how long that took.
+    fn take_back(&mut self, broken: &Broken) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        say(self.out, format!("TAKEN BACK: {broken}"))?;
+        let mut watched = Vec::new();
+        let mut count = 0;
+        for (place, member) in
+            self.fleet.members.iter_mut().enumerate().filter(|(_, m)| m.is_written)
+        {
+            match member.take_back() {
+                Ok(()) => count += 1,
+                Err(error) => {
+                    say(self.out, format!("  NOT brought back: {}: {error:#}", member.name()))?
+                }
+            }
+            if member.admin.is_some() {
+                watched.push(place);
+            }
+        }
+        say(self.out, format!("  the files of before are in {} again", counted(count, "folder")))?;
+        let watched: Vec<&Member> =
+            watched.iter().filter_map(|place| self.fleet.members.get(*place)).collect();
+        let open = watch::await_before(&watched, self.args.patience);
+        let took = begun.elapsed();
+        let back = watched.len().saturating_sub(open.len());
+        say(
+            self.out,
+            format!(
+                "  the policy of before is in force on {} after {} ms",
+                counted(back, "Envoy"),
+                took.as_millis()
+            ),
+        )?;
+        open.iter().try_for_each(|name| say(self.out, format!("  not yet on {name}")))?;
+        if matches!(broken, Broken::Bound { .. }) {
+            let is_well = watch::await_well(&watched, self.args.bounds(), RECOVERY);
+            let took = begun.elapsed().as_secs_f64();
+            say(
+                self.out,
+                match is_well {
+                    true => format!(
+                        "  recovered: requests keep the bounds again, {took:.2} s after one broke"
+                    ),
+                    false => format!(
+                        "  NOT recovered within {took:.0} s: too few requests, or look at the upstream"
+                    ),
+                },
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Says who does not have the policy.
+    fn finish(self) -> anyhow::Result<Verdict> {
+        let Rollout { args, fleet, number, out, .. } = self;
+        let begun = Instant::now();
+        // Modules tell their version a tick after they have it.
+        let mut open: Vec<&Member> = fleet.members.iter().collect();
+        let laggards = loop {
+            let lagging = open.iter().filter_map(|member| Some((*member, member.lags(number)?)));
+            let lagging: Vec<_> = lagging.collect();
+            if lagging.is_empty() || begun.elapsed() > args.patience {
+                break lagging;
+            }
+            open = lagging.into_iter().map(|(member, _)| member).collect();
+            thread::sleep(watch::LOOK);
+        };
+        let all = fleet.members.len();
+        let told = fleet.members.iter().filter(|member| member.admin.is_some()).count();
+        let laggers = laggards.len();
+        say(
+            out,
+            format!(
+                "version {number} is on {} of {all} folders; asked {}",
+                all.saturating_sub(laggers),
+                counted(told, "Envoy")
+            ),
+        )?;
+        for (member, why) in &laggards {
+            say(out, format!("  laggard: {}: {why}", member.name()))?;
+        }
+        Ok(if laggards.is_empty() { Verdict::Good } else { Verdict::Bad })
+    }
+}
+
+fn say(out: &mut impl Write, line: String) -> anyhow::Result<()> {
+    writeln!(out, "{line}").and_then(|()| out.flush()).context("cannot write")
+}
+
+/// `1 folder`, `2 folders`.
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
