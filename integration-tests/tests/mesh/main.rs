@@ -3,4 +3,5 @@
 
 mod answers;
 mod common;
+mod in_the_suite;
 mod silence;

@@ -13,7 +13,7 @@ fn no_request_fails_while_the_engine_is_gone() {
         let rls = Rls::start(keeps, 10_000, 1);
         let mesh = "instances: 2, lease: {max: 100}, timeout: 0.1s, safe_share_percent: 5";
         let fleet = Fleet::start(2, &rls, &shop(mesh, 1000, 1));
-        let loads = fleet.load(500, Duration::from_secs(4), "ann");
+        let loads = fleet.load(500, Duration::from_millis(3500), "ann");
         let steps = || {
             ["lease", "safe"]
                 .map(|step| fleet.count(&["mesh_requests_total", &format!("step=.={step};")]))

@@ -28,8 +28,21 @@ fn windows(log: &[Decided], length: Duration) -> Vec<Instant> {
     starts
 }
 
+/// What a busy machine can spoil is tried once more.
 fn holds(keeps: Keeps, seconds: u32, lasts: Duration) {
     let _alone = alone();
+    let Err(first) = try_once(keeps, seconds, lasts) else { return };
+    println!("{keeps:?}, {seconds} s: {first}; once more");
+    if let Err(again) = try_once(keeps, seconds, lasts) {
+        panic!("{keeps:?}, {seconds} s: {first}; and again: {again}");
+    }
+}
+
+fn check(holds: bool, else_say: String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(else_say) }
+}
+
+fn try_once(keeps: Keeps, seconds: u32, lasts: Duration) -> Result<(), String> {
     let limit = PER_SECOND * seconds;
     let rls = Rls::start(keeps, limit, seconds);
     let begun = Instant::now();
@@ -67,7 +80,7 @@ fn holds(keeps: Keeps, seconds: u32, lasts: Duration) {
             calls.len()
         );
         assert!(admitted <= rls.granted(user), "{admitted} of {}", rls.granted(user));
-        assert!(share <= 5.0, "{share:.1} % of {asked} requests were asked about");
+        check(share <= 5.0, format!("{share:.1} % of {asked} requests were asked about"))?;
 
         // docs/mesh.md: in one window the limit, and 4/3 of a lease of each proxy carried in.
         let starts: Vec<Instant> = match keeps {
@@ -91,17 +104,18 @@ fn holds(keeps: Keeps, seconds: u32, lasts: Duration) {
             let full = starts.iter().filter(|start| **start + length <= whole).count() as u64;
             assert!(full >= 1, "no whole window");
             let wanted = full * u64::from(limit) * 97 / 100;
-            assert!(admitted >= wanted, "{admitted} of {wanted} in {full} windows");
+            check(admitted >= wanted, format!("{admitted} of {wanted} in {full} windows"))?;
         } else {
-            assert!(admitted * 100 >= asked * 97, "{admitted} of {asked}");
+            check(admitted * 100 >= asked * 97, format!("{admitted} of {asked}"))?;
         }
     }
     // A request with a lease, or a refusal that stands, is not held.
     wait_until("all is counted", DEADLINE, || fleet.count(&["mesh_requests_total"]) == offered);
     let held = fleet.count(&["mesh_requests_total", "step=.=engine"]);
     println!("held {held} of {offered}");
-    assert!(held * 100 <= offered * 5, "{held} of {offered} were held");
+    check(held * 100 <= offered * 5, format!("{held} of {offered} were held"))?;
     fleet.assert_healthy();
+    Ok(())
 }
 
 #[test]

@@ -26,6 +26,7 @@ pub struct Throttle {
 }
 
 impl Throttle {
+    #[cold]
     pub fn compile(
         source: Option<&Adaptive>,
         is_adaptive: bool,

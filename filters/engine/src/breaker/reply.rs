@@ -23,6 +23,7 @@ pub struct WhileOpen {
 }
 
 impl WhileOpen {
+    #[cold]
     pub fn compile(source: Option<&Source>, path: &str) -> Result<WhileOpen, FieldError> {
         let source = source.cloned().unwrap_or_default();
         let jitter = source.retry_after_jitter_percent.unwrap_or(DEFAULT_JITTER_PERCENT);

@@ -81,6 +81,7 @@ pub struct HeaderOpen {
 
 impl Rule {
     /// `None` for a rule that is off.
+    #[cold]
     pub fn compile(
         source: &CircuitBreakerRule,
         path: &str,
@@ -145,6 +146,7 @@ impl Rule {
 }
 
 impl HeaderOpen {
+    #[cold]
     fn compile(source: &OpenOnHeader, path: &str) -> Result<HeaderOpen, FieldError> {
         let statuses = Statuses::compile(&source.http_statuses, &format!("{path}.http_statuses"))?;
         let longest = format!("{path}.max_duration");

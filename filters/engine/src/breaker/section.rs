@@ -61,6 +61,7 @@ pub struct Breaker {
 
 impl Breaker {
     /// `plugin` is the name under which Envoy runs the filter.
+    #[cold]
     pub fn compile(policy: &Policy, plugin: &str) -> Result<Breaker, FieldError> {
         let common = Common::compile(policy, plugin)?;
         let section = policy.circuit_breaker()?;

@@ -56,6 +56,7 @@ pub struct Settings {
 }
 
 impl Settings {
+    #[cold]
     pub fn compile(rule: &CircuitBreakerRule, path: &str) -> Result<Settings, FieldError> {
         let at = |field: &str| format!("{path}.{field}");
         let share = |field: &str, value: Option<f64>| {
@@ -176,6 +177,7 @@ impl Settings {
     }
 }
 
+#[cold]
 fn shape(source: Option<&Source>, is_adaptive: bool, path: &str) -> Result<Shape, FieldError> {
     let Some(source) = source else { return Ok(DEFAULT_WINDOW) };
     match (source.count, &source.time) {
@@ -217,6 +219,7 @@ fn shape(source: Option<&Source>, is_adaptive: bool, path: &str) -> Result<Shape
 }
 
 /// There are no states in ADAPTIVE mode for these to speak of.
+#[cold]
 fn refuse_what_adaptive_lacks(rule: &CircuitBreakerRule, path: &str) -> Result<(), FieldError> {
     let fields = [
         ("failure_rate_percent", rule.failure_rate_percent.is_some()),

@@ -91,6 +91,7 @@ pub struct Classes {
 }
 
 impl Classes {
+    #[cold]
     pub fn compile(
         failures: Option<&Failures>,
         ignore: Option<&Ignore>,
@@ -168,6 +169,7 @@ fn is_upstreams(details: &[u8]) -> bool {
     details.is_empty() || ROUTERS.iter().any(|known| details.starts_with(known))
 }
 
+#[cold]
 fn codes(codes: &[u32], path: &str) -> Result<Option<u32>, FieldError> {
     let mut bits = 0;
     for (place, code) in codes.iter().enumerate() {

@@ -40,6 +40,7 @@ struct Value {
 
 impl Auto {
     /// `key` is the place in shared data; `full` the first share's weight.
+    #[cold]
     pub fn compile(source: &Source, key: &str, path: &str) -> Result<Auto, FieldError> {
         let at = |field: &str| format!("{path}.{field}");
         let max = u16::try_from(source.max_weight).ok().filter(|max| (1..=10_000).contains(max));

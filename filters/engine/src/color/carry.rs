@@ -35,6 +35,7 @@ pub struct Existing {
 
 impl CarryRules {
     /// `default` wins where the policy does not say who does.
+    #[cold]
     pub fn compile(
         source: &Source,
         header: &[u8],

@@ -25,6 +25,7 @@ pub struct CookieRules {
 }
 
 impl CookieRules {
+    #[cold]
     pub fn compile(source: &Source, path: &str) -> Result<CookieRules, FieldError> {
         let at = |field: &str| format!("{path}.{field}");
         let name = if source.name.is_empty() { "weir-sticky" } else { &source.name };

@@ -79,6 +79,7 @@ struct Value {
 
 impl Guard {
     /// `key` is the place in shared data.
+    #[cold]
     pub fn compile(source: &Source, key: &str, path: &str) -> Result<Guard, FieldError> {
         let at = |field: &str| format!("{path}.{field}");
         let min_requests = source.min_requests.unwrap_or(DEFAULT_MIN_REQUESTS);

@@ -32,6 +32,7 @@ pub enum Lane {
 }
 
 impl LaneRules {
+    #[cold]
     pub fn compile(
         source: &Source,
         colors: &[String],
@@ -108,6 +109,7 @@ impl LaneRules {
 }
 
 /// The place of a color that the policy names.
+#[cold]
 pub fn color(name: &str, colors: &[String], path: &str) -> Result<Color, FieldError> {
     colors.iter().position(|color| color == name).ok_or_else(|| {
         let remedy = format!("must be one of `colors`: {}", colors.join(", "));

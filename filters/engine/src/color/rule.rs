@@ -53,6 +53,7 @@ pub enum Answer {
 
 impl Rule {
     /// `None` for a rule that is off.
+    #[cold]
     pub fn compile(
         source: &ColorRule,
         colors: &[String],
@@ -214,6 +215,7 @@ impl Rule {
 }
 
 impl Gives {
+    #[cold]
     fn compile(
         source: &ColorRule,
         colors: &[String],
@@ -257,6 +259,7 @@ impl Gives {
 }
 
 /// The sources whose values are hashed, with a NUL between them.
+#[cold]
 fn key(parts: &[KeyPart], color_header: &[u8], path: &str) -> Result<Vec<Source>, FieldError> {
     if parts.len() > MAX_PARTS {
         return Err(FieldError::value(path, parts.len(), "parts: must have at most 16"));

@@ -33,6 +33,7 @@ enum Growth {
 
 impl Schedule {
     /// `full` is the first share's weight.
+    #[cold]
     pub fn compile(source: &Source, full: u16, path: &str) -> Result<Schedule, FieldError> {
         let at = |field: &str| format!("{path}.{field}");
         let or = |text: &str, default: Instant, field: &str| {
@@ -88,6 +89,7 @@ impl Schedule {
     }
 }
 
+#[cold]
 fn steps(source: &Source, full: u16, path: &str) -> Result<Vec<(Instant, u16)>, FieldError> {
     if source.steps.len() > MAX_STEPS {
         let path = format!("{path}.steps");
@@ -115,6 +117,7 @@ fn steps(source: &Source, full: u16, path: &str) -> Result<Vec<(Instant, u16)>, 
     Ok(steps)
 }
 
+#[cold]
 fn time(text: &str, path: &str) -> Result<Instant, FieldError> {
     parse(text.as_bytes()).ok_or_else(|| {
         let remedy = "must be a time of RFC 3339, such as 2026-11-28T00:00:00+08:00";

@@ -71,6 +71,7 @@ pub struct Painter {
 
 impl Painter {
     /// `plugin` is the name under which Envoy runs the filter.
+    #[cold]
     pub fn compile(policy: &Policy, plugin: &str) -> Result<Painter, FieldError> {
         let common = Common::compile(policy, plugin)?;
         let section = policy.traffic_color()?;
@@ -508,6 +509,7 @@ fn own_trace(request: &Request<'_>) -> Option<u128> {
     u128::from_str_radix(trace_id(request)?, 16).ok()
 }
 
+#[cold]
 fn colors(section: &TrafficColor, is_absent: bool, path: &str) -> Result<Vec<String>, FieldError> {
     if is_absent {
         return Ok(Vec::new());

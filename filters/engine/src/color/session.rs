@@ -69,6 +69,7 @@ impl Stamps {
 }
 
 impl Session {
+    #[cold]
     pub fn compile(source: &Given, color_header: &[u8], path: &str) -> Result<Session, FieldError> {
         let header = match source.header.as_str() {
             "" => "x-trade-session-id".to_string(),

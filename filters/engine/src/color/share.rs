@@ -13,6 +13,7 @@ const MAX_SHARES: usize = 8;
 pub struct Shares(Vec<(Color, u16)>);
 
 impl Shares {
+    #[cold]
     pub fn compile(
         source: &[Share],
         hash: Hash,

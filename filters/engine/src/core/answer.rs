@@ -111,6 +111,7 @@ pub fn seconds(wait: Nanos) -> u64 {
 
 // === checks ===
 
+#[cold]
 pub fn compile_degrade(source: &Source, path: &str) -> Result<Degrade, FieldError> {
     let marker = match source.marker.as_str() {
         "" => "x-weir-degraded".to_string(),
@@ -129,6 +130,7 @@ pub fn compile_degrade(source: &Source, path: &str) -> Result<Degrade, FieldErro
     Ok(Degrade { marker, way })
 }
 
+#[cold]
 fn compile_answer(answer: &StaticAnswer, path: &str) -> Result<DegradeWay, FieldError> {
     check_body(&answer.body, &format!("{path}.body"))?;
     let mut headers = checked_headers(&answer.headers, &format!("{path}.headers"))?;
@@ -138,6 +140,7 @@ fn compile_answer(answer: &StaticAnswer, path: &str) -> Result<DegradeWay, Field
     Ok(DegradeWay::Answer { status, body: answer.body.clone(), headers })
 }
 
+#[cold]
 pub fn status(given: Option<u32>, default: u16, least: u16, path: &str) -> Result<u16, FieldError> {
     let status = given.map_or(Some(default), |status| u16::try_from(status).ok());
     status.filter(|status| (least..=599).contains(status)).ok_or_else(|| {
@@ -149,6 +152,7 @@ pub fn status(given: Option<u32>, default: u16, least: u16, path: &str) -> Resul
     })
 }
 
+#[cold]
 pub fn check_body(body: &str, path: &str) -> Result<(), FieldError> {
     if body.len() > MAX_BODY {
         return Err(FieldError::value(
@@ -160,6 +164,7 @@ pub fn check_body(body: &str, path: &str) -> Result<(), FieldError> {
     Ok(())
 }
 
+#[cold]
 pub fn content_type(given: &str, path: &str) -> Result<String, FieldError> {
     if given.is_empty() {
         return Ok("text/plain".into());
@@ -168,6 +173,7 @@ pub fn content_type(given: &str, path: &str) -> Result<String, FieldError> {
     Ok(given.into())
 }
 
+#[cold]
 pub fn checked_headers(
     headers: &BTreeMap<String, String>,
     path: &str,
@@ -183,6 +189,7 @@ pub fn checked_headers(
     each.collect()
 }
 
+#[cold]
 pub fn checked_name(name: &str, path: &str) -> Result<String, FieldError> {
     const FRAMING: [&str; 6] =
         ["content-length", "transfer-encoding", "connection", "host", "upgrade", "content-type"];
@@ -194,6 +201,7 @@ pub fn checked_name(name: &str, path: &str) -> Result<String, FieldError> {
     })
 }
 
+#[cold]
 fn check_value(value: &str, path: &str) -> Result<(), FieldError> {
     if value.len() > 1024 || !is_safe_value(value.as_bytes()) {
         let remedy = "must be at most 1024 bytes without control characters";

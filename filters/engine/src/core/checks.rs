@@ -1,4 +1,5 @@
-//! Checks of values that the sections of a policy share.
+//! Checks of values that the sections of a policy share. Here and elsewhere they are `cold`: a policy is read once,
+//! and code that is not made part of each place that calls it is smaller.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -8,6 +9,7 @@ use weir_protos::{Duration, FieldError};
 use super::ports::Nanos;
 
 /// A percentage in hundredths.
+#[cold]
 pub fn percent(value: f64, path: &str) -> Result<u32, FieldError> {
     let hundredths = (value * 100.0).round();
     // A hundredth as a double is off by far less than this.
@@ -19,6 +21,7 @@ pub fn percent(value: f64, path: &str) -> Result<u32, FieldError> {
 }
 
 /// A duration within bounds, where one is given.
+#[cold]
 pub fn duration(
     value: Option<&Duration>,
     range: RangeInclusive<Nanos>,

@@ -59,6 +59,7 @@ pub enum KeyLook {
 }
 
 impl Key {
+    #[cold]
     pub fn compile(parts: &[KeyPart], color_header: &[u8], path: &str) -> Result<Key, FieldError> {
         if parts.len() > MAX_PARTS {
             return Err(FieldError::value(path, parts.len(), "parts: must have at most 16"));
@@ -166,6 +167,7 @@ pub fn sticky_share(fingerprint: Fingerprint) -> u32 {
 }
 
 /// A value of the request that is not part of a key; without it there is none.
+#[cold]
 pub fn value_source(part: &KeyPart, color_header: &[u8], path: &str) -> Result<Source, FieldError> {
     if part.on_missing() != OnMissing::Unspecified {
         let path = format!("{path}.on_missing");
@@ -177,6 +179,7 @@ pub fn value_source(part: &KeyPart, color_header: &[u8], path: &str) -> Result<S
     compile_part(part, color_header, path)
 }
 
+#[cold]
 fn compile_part(part: &KeyPart, color_header: &[u8], path: &str) -> Result<Source, FieldError> {
     let Some(source) = &part.source else {
         let remedy = "must have one of: header, cookie, query, path, method, authority, grpc_service, \

@@ -70,6 +70,7 @@ impl MatchDefaults {
 
 impl Matcher {
     /// An absent match means every request that the defaults let through.
+    #[cold]
     pub fn compile(
         source: Option<&Match>,
         path: &str,
@@ -299,6 +300,7 @@ impl PathTest {
     }
 }
 
+#[cold]
 fn path_test(test: &PathMatch, path: &str) -> Result<PathTest, FieldError> {
     let rooted = |field: &str, text: &str| {
         if text.starts_with('/') && !text.contains(['?', '#']) {
@@ -325,6 +327,7 @@ fn path_test(test: &PathMatch, path: &str) -> Result<PathTest, FieldError> {
 }
 
 /// A value that could never equal a normal form is a mistake worth telling.
+#[cold]
 fn authority_test(test: &ValueMatch, path: &str) -> Result<ValueTest, FieldError> {
     use weir_protos::v1::value_match::Operator;
     // With a port, a trailing dot or upper case nothing can match; a part may end anywhere else.
@@ -352,6 +355,7 @@ fn authority_test(test: &ValueMatch, path: &str) -> Result<ValueTest, FieldError
     ValueTest::compile(test, path)
 }
 
+#[cold]
 fn methods(methods: &[String], path: &str) -> Result<Vec<Box<[u8]>>, FieldError> {
     let each = methods.iter().enumerate().map(|(place, method)| {
         let upper = |byte: u8| byte.is_ascii_uppercase() || byte == b'-';
@@ -365,6 +369,7 @@ fn methods(methods: &[String], path: &str) -> Result<Vec<Box<[u8]>>, FieldError>
     each.collect()
 }
 
+#[cold]
 fn networks(networks: &[String], path: &str) -> Result<Vec<(IpAddr, u8)>, FieldError> {
     let each = networks.iter().enumerate().map(|(place, text)| {
         network(text).ok_or_else(|| {
@@ -396,6 +401,7 @@ fn network(text: &str) -> Option<(IpAddr, u8)> {
 
 // === names that keys use as well ===
 
+#[cold]
 pub fn checked_header(name: &str, path: &str) -> Result<Box<[u8]>, FieldError> {
     let remedy = "must be a header name of letters, digits and `-`; for :path and the like use the field made for it";
     let name = header_name(name)
@@ -403,6 +409,7 @@ pub fn checked_header(name: &str, path: &str) -> Result<Box<[u8]>, FieldError> {
     Ok(name.into_bytes().into())
 }
 
+#[cold]
 pub fn checked_name(name: &str, path: &str) -> Result<Box<[u8]>, FieldError> {
     let plain = |byte: u8| byte.is_ascii_graphic() && !b",;=&\"".contains(&byte);
     if name.is_empty() || name.len() > 256 || !name.bytes().all(plain) {
@@ -412,6 +419,7 @@ pub fn checked_name(name: &str, path: &str) -> Result<Box<[u8]>, FieldError> {
     Ok(name.as_bytes().into())
 }
 
+#[cold]
 pub fn template(text: &str, path: &str) -> Result<Template, FieldError> {
     Template::parse(text)
         .map_err(|remedy| FieldError::value(path, format_args!("{text:?}"), remedy))
@@ -422,6 +430,7 @@ pub fn peer_principal() -> Source {
 }
 
 /// A claim that Envoy's jwt_authn verified and left in the request's metadata.
+#[cold]
 pub fn jwt_claim(name: &str, path: &str) -> Result<Source, FieldError> {
     let remedy = "must be <payload>.<claim>, where <payload> is jwt_authn's payload_in_metadata";
     let wrong = || FieldError::value(path, format_args!("{name:?}"), remedy);
@@ -434,6 +443,7 @@ pub fn jwt_claim(name: &str, path: &str) -> Result<Source, FieldError> {
     Ok(Source::Attribute(path.into_bytes().into()))
 }
 
+#[cold]
 pub fn attribute(name: &str, path: &str) -> Result<Source, FieldError> {
     let named = |part: &str| {
         let plain = |byte: u8| byte.is_ascii_graphic();

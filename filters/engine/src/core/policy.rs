@@ -37,6 +37,7 @@ const DEFAULT_MAX_SERIES: u32 = 2000;
 
 impl Common {
     /// `plugin` is the name under which Envoy runs the filter, `<namespace>.<name>` in Istio.
+    #[cold]
     pub fn compile(policy: &Policy, plugin: &str) -> Result<Common, FieldError> {
         let name = if policy.name.is_empty() { "default" } else { &policy.name };
         identifier(name, "policy.name")?;
@@ -133,6 +134,7 @@ pub fn effective_mode(modes: &[mode::Value]) -> mode::Value {
 }
 
 /// A name that goes into metric labels, header values and keys of shared state as it stands.
+#[cold]
 pub fn identifier(name: &str, path: &str) -> Result<(), FieldError> {
     let plain =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);

@@ -11,6 +11,7 @@ use super::policy::identifier;
 const MAX_UNINDEXED: usize = 64;
 
 /// A rule's id: it goes into metric labels, header values and keys of shared state.
+#[cold]
 pub fn rule_id(id: &str, path: &str) -> Result<(), FieldError> {
     identifier(id, path)?;
     if id == "none" || id == "other" {
@@ -26,6 +27,7 @@ pub struct Ids<'p>(BTreeMap<&'p str, usize>);
 
 impl<'p> Ids<'p> {
     /// `path` is that of the rule at `place`.
+    #[cold]
     pub fn insert(&mut self, id: &'p str, place: usize, path: &str) -> Result<(), FieldError> {
         if let Some(first) = self.0.insert(id, place) {
             let remedy = format!("must be unique; rules[{first}] has it already");
@@ -37,6 +39,7 @@ impl<'p> Ids<'p> {
 
 /// Refuses more rules without an anchor than each request can be tested against. `id` names a rule
 /// by its number, `path` is that of the list.
+#[cold]
 pub fn check_unindexed<'r>(
     index: &Index,
     id: impl Fn(usize) -> Option<&'r str>,

@@ -8,6 +8,7 @@ pub struct Statuses(Vec<(u16, u16)>);
 
 impl Statuses {
     /// `None` for an empty list.
+    #[cold]
     pub fn compile(list: &[String], path: &str) -> Result<Option<Statuses>, FieldError> {
         if list.len() > 64 {
             return Err(FieldError::value(path, list.len(), "entries: must be at most 64"));

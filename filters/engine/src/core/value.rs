@@ -51,6 +51,7 @@ pub enum Bound {
 pub type Decimal = i128;
 
 impl ValueTest {
+    #[cold]
     pub fn compile(test: &ValueMatch, path: &str) -> Result<ValueTest, FieldError> {
         let Some(operator) = &test.operator else {
             let remedy =
@@ -114,6 +115,7 @@ impl ValueTest {
     }
 }
 
+#[cold]
 fn bounds(number: &NumberMatch, path: &str) -> Result<Vec<(Bound, Decimal)>, FieldError> {
     let all = [
         ("eq", Bound::Eq, number.eq),

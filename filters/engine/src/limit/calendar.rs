@@ -56,6 +56,7 @@ impl Moment {
 }
 
 impl Filling {
+    #[cold]
     pub fn compile(source: &RateLimitRule, path: &str) -> Result<Filling, FieldError> {
         let period = match source.calendar() {
             Source::Unspecified => None,

@@ -37,6 +37,7 @@ enum Said {
 
 impl Cost {
     /// `max_tokens` is the bucket's size.
+    #[cold]
     pub fn compile(
         source: Option<&Source>,
         max_tokens: u64,

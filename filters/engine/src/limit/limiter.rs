@@ -57,6 +57,7 @@ pub struct Limiter {
 
 impl Limiter {
     /// `plugin` is the name under which Envoy runs the filter; `vm` tells this worker from others.
+    #[cold]
     pub fn compile(policy: &Policy, plugin: &str, vm: u64) -> Result<Limiter, FieldError> {
         let common = Common::compile(policy, plugin)?;
         let section = policy.rate_limit()?;

@@ -48,6 +48,7 @@ struct Prefix {
 
 impl Overrides {
     /// `None` for a rule without any.
+    #[cold]
     pub fn compile(
         source: &RateLimitRule,
         key: &Key,
@@ -147,6 +148,7 @@ fn values(one: &Override) -> usize {
     one.exact.len().saturating_add(usize::from(!one.prefix.is_empty()))
 }
 
+#[cold]
 fn terms(
     one: &Override,
     rule: &RateLimitRule,
@@ -178,6 +180,7 @@ fn terms(
     Ok(Terms::Rate(rate(fields, filling, path)?))
 }
 
+#[cold]
 fn checked_value(value: &str, kind: &Source, path: &str) -> Result<Box<[u8]>, FieldError> {
     if value.len() > MAX_VALUE {
         let shown = format_args!("{} bytes:", value.len());
@@ -206,6 +209,7 @@ fn octets(address: IpAddr) -> Box<[u8]> {
     }
 }
 
+#[cold]
 fn check_prefix(prefix: &str, kind: &Source, path: &str) -> Result<(), FieldError> {
     if matches!(kind, Source::SourceAddress { .. }) {
         let remedy = "does not go with `source_address`; give `exact` addresses, and mask the key";
@@ -219,6 +223,7 @@ fn check_prefix(prefix: &str, kind: &Source, path: &str) -> Result<(), FieldErro
 }
 
 /// Sorts prefixes and finds for each the one that it lies in.
+#[cold]
 fn nest(mut all: Vec<(Box<[u8]>, Terms, String)>) -> Result<Vec<Prefix>, FieldError> {
     all.sort_unstable_by(|(a, _, at), (b, _, other)| (a, at).cmp(&(b, other)));
     let mut prefixes: Vec<Prefix> = Vec::with_capacity(all.len());

@@ -21,6 +21,7 @@ pub struct Priority {
 impl Priority {
     /// `limits` are the sizes of the rule's buckets, and of what may be in flight; `cost` is what a
     /// request takes of the former.
+    #[cold]
     pub fn compile(
         source: Option<&Source>,
         limits: &[(u64, u64)],

@@ -26,6 +26,7 @@ pub struct AtLimit {
 }
 
 impl AtLimit {
+    #[cold]
     pub fn compile(rule: &RateLimitRule, path: &str) -> Result<AtLimit, FieldError> {
         let path = format!("{path}.at_limit");
         let source = rule.at_limit.clone().unwrap_or_default();

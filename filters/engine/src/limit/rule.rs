@@ -94,6 +94,7 @@ pub enum RuleScope {
 
 impl Rule {
     /// `None` for a rule that is off.
+    #[cold]
     pub fn compile(
         source: &RateLimitRule,
         path: &str,
@@ -272,6 +273,7 @@ impl<'p> Fields<'p> {
 /// More in flight than this no proxy carries.
 const MAX_IN_FLIGHT: u32 = 1_000_000;
 
+#[cold]
 fn in_flight(
     source: &RateLimitRule,
     state: &str,
@@ -301,6 +303,7 @@ fn in_flight(
     Ok(Some(InFlight { most, excludes_upgrades: source.exclude_upgrades, place }))
 }
 
+#[cold]
 pub fn rate(source: Fields<'_>, filling: Filling, path: &str) -> Result<Rate, FieldError> {
     let count = |field: &str, value: Option<u64>, default: Option<u64>| {
         let path = format!("{path}.{field}");
@@ -350,6 +353,7 @@ pub fn rate(source: Fields<'_>, filling: Filling, path: &str) -> Result<Rate, Fi
 }
 
 /// What is owed comes back within the time that a bucket may take to fill.
+#[cold]
 fn check_debt(cost: &Cost, per_token: Nanos, path: &str) -> Result<(), FieldError> {
     let Some(debt) = cost.of_response().and_then(|response| response.max_debt) else {
         return Ok(());
@@ -361,6 +365,7 @@ fn check_debt(cost: &Cost, per_token: Nanos, path: &str) -> Result<(), FieldErro
     Ok(())
 }
 
+#[cold]
 fn scope(source: &RateLimitRule, path: &str) -> Result<RuleScope, FieldError> {
     if let Some(workers) = source.workers {
         let path = format!("{path}.workers");
@@ -382,6 +387,7 @@ fn scope(source: &RateLimitRule, path: &str) -> Result<RuleScope, FieldError> {
     })
 }
 
+#[cold]
 fn enforced(source: &RateLimitRule, path: &str) -> Result<u32, FieldError> {
     checks::percent(source.enforced_percent.unwrap_or(100.0), &format!("{path}.enforced_percent"))
 }

@@ -28,6 +28,7 @@ pub struct BaggageRules {
 }
 
 impl BaggageRules {
+    #[cold]
     pub fn compile(
         given: &Source,
         color_header: &[u8],

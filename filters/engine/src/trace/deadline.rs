@@ -60,6 +60,7 @@ enum Kind {
 }
 
 impl DeadlineRules {
+    #[cold]
     pub fn compile(source: &Source, path: &str) -> Result<DeadlineRules, FieldError> {
         let at = |field: &str| format!("{path}.{field}");
         let header = match source.header.as_str() {

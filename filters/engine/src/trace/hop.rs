@@ -62,6 +62,7 @@ pub(super) struct Place<'a> {
 }
 
 impl SpanRules {
+    #[cold]
     pub fn compile(source: &Source, common: &Common, path: &str) -> Result<SpanRules, FieldError> {
         Ok(SpanRules {
             settings: Rc::new(ExportSettings::compile(source, &common.color_header, path)?),

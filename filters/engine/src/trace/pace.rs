@@ -26,6 +26,7 @@ pub struct Pace {
 
 impl Pace {
     /// `per_second` is checked here; `key` is the place in shared data.
+    #[cold]
     pub fn compile(per_second: f64, key: String, path: &str) -> Result<Pace, FieldError> {
         if !(0.001..=100_000.0).contains(&per_second) {
             return Err(FieldError::number(path, per_second, "must be from 0.001 to 100000"));

@@ -75,6 +75,7 @@ pub enum OtChange {
 }
 
 impl Propagation {
+    #[cold]
     pub fn compile(source: &Source, path: &str) -> Result<Propagation, FieldError> {
         let or_default = |list: Vec<Format>, default: &[Format]| {
             if list.is_empty() { default.to_vec() } else { list }
@@ -350,6 +351,7 @@ pub fn fresh(trace_id: Option<TraceId>, random: &mut impl FnMut() -> u64) -> (Tr
     (trace_id.unwrap_or(TraceId::ONE), span_id.unwrap_or(SpanId::ONE))
 }
 
+#[cold]
 fn formats(
     list: Vec<Format>,
     unfit: &[Format],

@@ -31,6 +31,7 @@ pub struct Answered<'a> {
 }
 
 impl ResponseRules {
+    #[cold]
     pub fn compile(source: Option<&Source>, path: &str) -> Result<ResponseRules, FieldError> {
         let empty = Source::default();
         let source = source.unwrap_or(&empty);

@@ -35,6 +35,7 @@ pub struct Recalled {
 
 impl Restoring {
     /// `None` where nothing is to be restored.
+    #[cold]
     pub fn compile(
         source: &Source,
         common: &Common,

@@ -68,6 +68,7 @@ pub struct Candidate<'c> {
 }
 
 impl Sampler {
+    #[cold]
     pub fn compile(
         source: Option<&Source>,
         common: &Common,
@@ -197,6 +198,7 @@ impl Sampler {
 }
 
 impl Rule {
+    #[cold]
     fn compile(source: &SamplingRule, common: &Common, path: &str) -> Result<Rule, FieldError> {
         let at = |field: &str| format!("{path}.{field}");
         rule_id(&source.id, &at("id"))?;
@@ -259,6 +261,7 @@ impl Candidate<'_> {
     }
 }
 
+#[cold]
 fn threshold(percent: f64, path: &str) -> Result<Threshold, FieldError> {
     // Below a millionth of a percent a threshold of 56 bits no longer tells percentages apart.
     let is_fit = percent == 0.0 || (0.000_001..=100.0).contains(&percent);

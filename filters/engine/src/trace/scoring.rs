@@ -52,6 +52,7 @@ impl Band {
 }
 
 impl Scoring {
+    #[cold]
     pub fn compile(source: &Source, common: &Common, path: &str) -> Result<Scoring, FieldError> {
         for (field, count) in
             [("weights", source.weights.len()), ("statuses", source.statuses.len())]
@@ -111,6 +112,7 @@ impl Scoring {
     }
 }
 
+#[cold]
 fn points(weight: f64, path: &str) -> Result<i32, FieldError> {
     let points = (weight * ONE).round();
     if !(-ONE..=ONE).contains(&points) || (weight * ONE - points).abs() > 1e-6 {

@@ -57,6 +57,7 @@ pub struct Tracer {
 
 impl Tracer {
     /// `plugin` is the name under which Envoy runs the filter.
+    #[cold]
     pub fn compile(policy: &Policy, plugin: &str) -> Result<Tracer, FieldError> {
         let common = Common::compile(policy, plugin)?;
         let section = policy.trace()?;

@@ -66,6 +66,7 @@ pub struct Comer<'a> {
 impl Memory {
     /// `None` where nothing is to be restored. `policy` is the name under which filters find each
     /// other's records.
+    #[cold]
     pub fn compile(
         source: &Restore,
         policy: &str,
@@ -213,6 +214,7 @@ impl Memory {
 }
 
 impl Key {
+    #[cold]
     fn compile(source: &RestoreKey, path: &str) -> Result<Key, FieldError> {
         let is_session = source.scope() == Given::Session;
         let header = match &source.source {
@@ -281,6 +283,7 @@ fn is_same(own: u128, theirs: u128) -> bool {
 }
 
 /// The key of a baggage member: the grammar of header names, a token of RFC 9110 section 5.6.2.
+#[cold]
 pub fn baggage_key(key: &str, path: &str) -> Result<(), FieldError> {
     if header_name(key).is_none() {
         let remedy = "must be the key of a baggage member: letters, digits and `-_.` and the like";

@@ -127,6 +127,7 @@ impl Known {
 
 impl Records {
     /// `policy` is the name under which filters find each other's records.
+    #[cold]
     pub fn compile(source: &Restore, policy: &str, path: &str) -> Result<Records, FieldError> {
         let ttl = duration(source.ttl.as_ref(), S..=600 * S, &format!("{path}.ttl"))?;
         let max_records = source.max_records.unwrap_or(DEFAULT_MAX_RECORDS);

@@ -50,6 +50,8 @@ enum Event {
 
 struct Mesh {
     proxies: Vec<(Process, Asker)>,
+    /// The last call of each that is on its way.
+    sent: Vec<u32>,
     engine: Engine,
     events: BinaryHeap<Reverse<(Nanos, u64, Event)>>,
     number: u64,
@@ -69,6 +71,7 @@ impl Mesh {
         };
         Mesh {
             proxies: (0..instances).map(start).collect(),
+            sent: vec![0; instances],
             engine: Engine::new(style, LIMIT, S),
             events: BinaryHeap::new(),
             number: 0,
@@ -117,8 +120,9 @@ impl Mesh {
             let (Event::Request { proxy }
             | Event::Hear { proxy, .. }
             | Event::Decide { proxy, .. }) = event;
-            let new = self.proxies[proxy].1.calls.iter().filter(|(made, ..)| *made == now);
-            let new: Vec<u32> = new.map(|(_, token, _)| *token).collect();
+            let calls = self.proxies[proxy].1.calls.iter().map(|(_, token, _)| *token);
+            let new: Vec<u32> = calls.filter(|token| *token > self.sent[proxy]).collect();
+            self.sent[proxy] = new.iter().copied().max().unwrap_or(self.sent[proxy]);
             for token in new {
                 self.at(now + HALF_WAY, Event::Decide { proxy, token });
             }

@@ -69,13 +69,12 @@ impl Set {
 
 fn read(reader: &mut Reader<'_>) -> Option<Lease> {
     let fingerprint = reader.u64()?;
-    let mut pair = || Some((reader.u32()?, reader.u64()?));
-    let lots = [pair()?, pair()?].map(|(hits, ends)| Lot { hits, ends });
-    let (fetched, fetched_at) = pair()?;
-    let (size, claimed_until) = pair()?;
-    let (refused, refused_at) = pair()?;
-    let (room, room_until) = pair()?;
-    let (share, refused_until) = pair()?;
+    let lots = [pair(reader)?, pair(reader)?].map(|(hits, ends)| Lot { hits, ends });
+    let (fetched, fetched_at) = pair(reader)?;
+    let (size, claimed_until) = pair(reader)?;
+    let (refused, refused_at) = pair(reader)?;
+    let (room, room_until) = pair(reader)?;
+    let (share, refused_until) = pair(reader)?;
     let resets_at = reader.u64()?;
     Some(Lease {
         fingerprint,
@@ -92,6 +91,11 @@ fn read(reader: &mut Reader<'_>) -> Option<Lease> {
         room_until,
         share,
     })
+}
+
+#[inline(never)]
+fn pair(reader: &mut Reader<'_>) -> Option<(u32, Nanos)> {
+    Some((reader.u32()?, reader.u64()?))
 }
 
 fn write(lease: &Lease, bytes: &mut Vec<u8>) {

@@ -61,12 +61,14 @@ fn text(value: &[u8]) -> Vec<u8> {
     written.collect()
 }
 
+#[inline(never)]
 pub(super) fn field(number: u64, bytes: &[u8], out: &mut Vec<u8>) {
     varint(number << 3 | 2, out);
     varint(bytes.len() as u64, out);
     out.extend_from_slice(bytes);
 }
 
+#[inline(never)]
 #[allow(clippy::cast_possible_truncation)] // Seven bits at a time.
 pub(super) fn varint(mut number: u64, out: &mut Vec<u8>) {
     while number >= 0x80 {
@@ -206,6 +208,7 @@ pub(super) enum Value<'m> {
 }
 
 /// Shows each field of a message; `None` where it is none, or `show` says so.
+#[inline(never)] // A third of this file's code otherwise.
 pub(super) fn each<'m>(
     mut message: &'m [u8],
     show: &mut dyn FnMut(u64, Value<'m>) -> Option<()>,
@@ -233,6 +236,7 @@ fn skip<'m>(length: usize, message: &mut &'m [u8]) -> Option<&'m [u8]> {
     Some(taken)
 }
 
+#[inline(never)]
 fn number(message: &mut &[u8]) -> Option<u64> {
     let mut number = 0_u64;
     for shift in (0..64).step_by(7) {

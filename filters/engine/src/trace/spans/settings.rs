@@ -60,6 +60,7 @@ pub struct ExportSettings {
 }
 
 impl ExportSettings {
+    #[cold]
     pub fn compile(
         source: &Spans,
         color_header: &[u8],
@@ -114,6 +115,7 @@ impl ExportSettings {
     }
 }
 
+#[cold]
 fn sizes(source: &Spans, path: &str) -> Result<(usize, usize), FieldError> {
     let whole = |field: &str, value: Option<u32>, range: RangeInclusive<u32>| match value {
         Some(value) if !range.contains(&value) => {
@@ -132,6 +134,7 @@ fn sizes(source: &Spans, path: &str) -> Result<(usize, usize), FieldError> {
     Ok((queue as usize, batch as usize))
 }
 
+#[cold]
 fn text(value: &str, path: &str, example: &str) -> Result<String, FieldError> {
     if value.is_empty() {
         return Err(FieldError::at(path, format!("is missing; give one such as {example:?}")));
@@ -143,6 +146,7 @@ fn text(value: &str, path: &str, example: &str) -> Result<String, FieldError> {
     Ok(value.to_string())
 }
 
+#[cold]
 fn url_path(given: &str, protocol: Protocol, path: &str) -> Result<String, FieldError> {
     if given.is_empty() {
         return Ok(DEFAULT_PATH.to_string());
@@ -160,6 +164,7 @@ fn url_path(given: &str, protocol: Protocol, path: &str) -> Result<String, Field
     Ok(given.to_string())
 }
 
+#[cold]
 fn resource(source: &Spans, path: &str) -> Result<Resource, FieldError> {
     let name = text(&source.service_name, &format!("{path}.service_name"), "shop")?;
     let path = format!("{path}.resource");
@@ -183,6 +188,7 @@ fn resource(source: &Spans, path: &str) -> Result<Resource, FieldError> {
     Ok(Resource { attributes })
 }
 
+#[cold]
 fn attributes(
     source: &Spans,
     color_header: &[u8],
