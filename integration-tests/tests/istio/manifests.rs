@@ -3,7 +3,7 @@
 use crate::kubernetes::{Definitions, RULES};
 use crate::shipped::{built, documents, folder, named, weir};
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use weir_integration_tests::paths::{self, TempDir};
 
 fn assert_taken(manifests: &[Value], of: &str) {
@@ -48,6 +48,34 @@ fn what_is_rendered_is_taken() {
     }
     let all = ["DestinationRule", "TrafficExtension", "VirtualService", "WasmPlugin"];
     assert_eq!(kinds.iter().map(String::as_str).collect::<Vec<_>>(), all);
+}
+
+fn sorted(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let fields: BTreeMap<_, _> =
+                fields.iter().map(|(name, value)| (name.clone(), sorted(value))).collect();
+            fields.into_iter().collect()
+        }
+        Value::Array(items) => items.iter().map(sorted).collect(),
+        scalar => scalar.clone(),
+    }
+}
+
+/// The text that istiod makes of `pluginConfig` says to a module what the file says.
+#[test]
+fn a_policy_survives_istios_spelling_of_it() {
+    for entry in std::fs::read_dir(paths::root().join("envoy-configs/policies")).unwrap() {
+        let path = entry.unwrap().path();
+        let policy: Value =
+            serde_yaml_ng::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        let read =
+            |text: &str| weir_protos::decode_json(text.as_bytes(), weir_protos::Section::All);
+        let spelled = crate::ads::jsonpb::text(&policy);
+        // Sections are kept as bytes, in the order of their fields.
+        let sorted = sorted(&policy).to_string();
+        assert_eq!(read(&spelled).unwrap(), read(&sorted).unwrap(), "{spelled}");
+    }
 }
 
 #[test]

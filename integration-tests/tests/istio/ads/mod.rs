@@ -2,7 +2,7 @@
 
 mod agent;
 mod istiod;
-mod jsonpb;
+pub mod jsonpb;
 mod mesh;
 mod order;
 mod pulls;
