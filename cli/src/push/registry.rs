@@ -154,8 +154,11 @@ impl Registry {
         }
         let realm =
             parameter(parameters, "realm").context("the registry names no realm for tokens")?;
-        let host = realm.parse::<Uri>().ok().and_then(|uri| Some(uri.authority()?.to_string()));
-        let host = host
+        // With a name before the host, it is not the host that it looks like.
+        let authority = realm.parse::<Uri>().ok().and_then(|uri| uri.authority().cloned());
+        let host = authority
+            .filter(|authority| !authority.as_str().contains('@'))
+            .map(|authority| authority.host().to_owned())
             .with_context(|| format!("{registry} names {realm:?} for tokens, which is no URL"))?;
         if !realm.starts_with("https://") && !is_loopback(&host) {
             bail!("{registry} wants the password sent to {realm}, without TLS; that is not done");

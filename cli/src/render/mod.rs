@@ -132,10 +132,13 @@ pub fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<Verdict> {
     if let Some(service) = &args.service {
         manifests.extend(routes::manifests(args, service, &document)?);
     }
-    let text = documents(manifests.iter().map(|(_, manifest)| manifest));
-    if text.len() > MAX_SIZE {
-        bail!("the manifests take {} KiB; Kubernetes stores at most 1024", text.len() / 1024);
+    for (name, manifest) in &manifests {
+        let size = documents([manifest].into_iter()).len();
+        if size > MAX_SIZE {
+            bail!("{name} takes {} KiB; Kubernetes stores at most 1024 of one object", size / 1024);
+        }
     }
+    let text = documents(manifests.iter().map(|(_, manifest)| manifest));
     match &args.out {
         Some(folder) if args.to == Target::Kustomize => base(folder, manifests, out)?,
         _ => out.write_all(text.as_bytes()).context("cannot write")?,

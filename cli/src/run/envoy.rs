@@ -33,6 +33,22 @@ pub struct Envoy {
     module: PathBuf,
 }
 
+/// One that nobody else can have made, or can look into.
+fn own_folder() -> std::io::Result<PathBuf> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let mut number = 0;
+    loop {
+        let name = format!("weir-run-{}-{number}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        match fs::DirBuilder::new().mode(0o700).create(&folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && number < 1000 => {
+                number += 1;
+            }
+            made => return made.map(|()| folder),
+        }
+    }
+}
+
 impl Envoy {
     pub fn start(args: &Args, module: &Path, policy: &str) -> anyhow::Result<Envoy> {
         let program = program(args.envoy.as_deref())?;
@@ -40,9 +56,8 @@ impl Envoy {
             std::net::TcpListener::bind(address)
                 .with_context(|| format!("{address} cannot be listened on; choose another"))?;
         }
-        let folder = std::env::temp_dir().join(format!("weir-run-{}", std::process::id()));
-        fs::create_dir_all(folder.join("ecds"))
-            .with_context(|| format!("cannot make {}", folder.display()))?;
+        let folder = own_folder().context("cannot make a folder for Envoy")?;
+        fs::create_dir(folder.join("ecds"))?;
         let text = bootstrap(args, &folder).to_string();
         let bootstrap = folder.join("bootstrap.json");
         fs::write(&bootstrap, text)?;
@@ -160,7 +175,7 @@ fn bootstrap(args: &Args, folder: &Path) -> Value {
     let address = |at: SocketAddr| json!({"socket_address": {"address": at.ip().to_string(), "port_value": at.port()}});
     let ecds = folder.join("ecds");
     let tag = |name: &str| json!({"tag_name": name, "regex": format!("({name}=\\.=(.*?);\\.;)")});
-    let tags = ["policy", "rule", "outcome", "result", "from", "to"].map(tag);
+    let tags = ["policy", "rule", "outcome", "result", "step", "from", "to"].map(tag);
     let Url { host, port } = &args.upstream;
     json!({
         "node": {"id": "weir", "cluster": "weir"},
