@@ -134,15 +134,14 @@ impl SharedStore for HostPorts {
 impl Attributes for HostPorts {
     fn attribute(&mut self, path: &[u8]) -> Option<Vec<u8>> {
         let Some(memory) = &mut self.memory else { return abi::property(path) };
+        // What filters write may change it between two that ask.
+        if let Some(name) = written_header(path) {
+            return after(&memory.edits, name, abi::property(path));
+        }
         if let Some((_, value)) = memory.attributes.iter().find(|(known, _)| known == path) {
             return value.clone();
         }
         let value = abi::property(path);
-        let value = match written_header(path).filter(|_| !memory.edits.is_empty()) {
-            // It may change until the next one asks.
-            Some(name) => return after(&memory.edits, name, value),
-            None => value,
-        };
         memory.attributes.push((path.to_vec(), value.clone()));
         value
     }
@@ -156,12 +155,12 @@ fn written_header(path: &[u8]) -> Option<&[u8]> {
 
 /// What a header's value is after edits.
 fn after(edits: &[HeaderEdit], header: &[u8], before: Option<Vec<u8>>) -> Option<Vec<u8>> {
+    // Envoy takes a name in any case.
+    let is_it = |name: &String| name.as_bytes().eq_ignore_ascii_case(header);
     edits.iter().fold(before, |value, edit| match edit {
-        HeaderEdit::Set(name, value) if name.as_bytes() == header => Some(value.clone().into()),
-        HeaderEdit::Remove(name) if name.as_bytes() == header => None,
-        HeaderEdit::Add(name, added) if name.as_bytes() == header => {
-            value.or_else(|| Some(added.clone().into()))
-        }
+        HeaderEdit::Set(name, value) if is_it(name) => Some(value.clone().into()),
+        HeaderEdit::Remove(name) if is_it(name) => None,
+        HeaderEdit::Add(name, added) if is_it(name) => value.or_else(|| Some(added.clone().into())),
         _ => value,
     })
 }
@@ -206,5 +205,28 @@ impl Metrics for HostPorts {
         if let Some(id) = self.metric(MetricType::Gauge, name) {
             abi::increment_metric(id, by);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Outside of Envoy an attribute has no value but the one that was written.
+    #[test]
+    fn an_attribute_shows_what_was_written_since() {
+        let mut ports = HostPorts::default();
+        ports.remember();
+        assert_eq!(ports.attribute(b"request\0headers\0x-weir-color"), None);
+        let edit = HeaderEdit::Set("x-weir-color".into(), "gray".into());
+        ports.edits().unwrap().push(edit);
+        for name in ["x-weir-color", "X-Weir-Color"] {
+            let path = format!("request\0headers\0{name}");
+            assert_eq!(ports.attribute(path.as_bytes()), Some(b"gray".to_vec()), "{name}");
+        }
+        ports.edits().unwrap().push(HeaderEdit::Remove("x-weir-color".into()));
+        assert_eq!(ports.attribute(b"request\0headers\0x-weir-color"), None);
+        ports.edits().unwrap().push(HeaderEdit::Set("x-request-id".into(), "7".into()));
+        assert_eq!(ports.attribute(b"request\0id"), Some(b"7".to_vec()));
     }
 }

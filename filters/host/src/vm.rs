@@ -191,6 +191,8 @@ impl<F: Filter> Vm<F> {
 
     pub fn on_response_headers(&mut self, context: u32) -> u32 {
         self.charged.remove(&context);
+        // Envoy has answered a request that waited.
+        self.waiting.retain(|waiting| waiting.context != context);
         let mut gone;
         let stream = if F::KEEPS_STREAMS {
             self.streams.get_mut(&context)

@@ -71,6 +71,8 @@ struct Call {
     /// Hits of those who wait.
     promised: u32,
     is_probe: bool,
+    /// It had less time than the policy gives: its failure says nothing of the engine.
+    is_hurried: bool,
     limit: u64,
     given_up_at: Nanos,
 }
@@ -121,6 +123,10 @@ impl Desk {
             };
             let have = lease.take(need, &mut may_fetch);
             let Some(have) = have else { return Say::Silent };
+            let is_probe = line == Some(Line::Probe);
+            if is_probe {
+                lease.lets_others_by(&before);
+            }
             if lease != before {
                 let evicts = leases.put(lease, now);
                 match ports.set(&key, &leases.write(), cas) {
@@ -132,7 +138,6 @@ impl Desk {
                     Err(SetError::Failed) => return Say::Failed,
                 }
             }
-            let is_probe = line == Some(Line::Probe);
             return match have {
                 Have::Refused { wait } => Say::Refused { wait },
                 Have::Hits { left, fetch } => {
@@ -152,12 +157,15 @@ impl Desk {
         Say::Failed
     }
 
-    /// A call for the same key that will have hits to spare.
+    /// A call for the same key under the same policy that will have hits to spare. Nobody waits for one that
+    /// finds out whether the engine is back.
     fn joined(&mut self, query: &Query<'_>) -> Option<&mut Call> {
         self.calls.iter_mut().find(|call| {
             let spare = call.fetch.hits.saturating_sub(call.promised);
-            let is_same = call.fingerprint == query.fingerprint && call.rule == *query.rule;
-            is_same && spare >= query.hits && query.now < call.given_up_at
+            let is_same = call.fingerprint == query.fingerprint
+                && call.rule == *query.rule
+                && Rc::ptr_eq(&call.settings, query.settings);
+            is_same && !call.is_probe && spare >= query.hits && query.now < call.given_up_at
         })
     }
 
@@ -177,6 +185,7 @@ impl Desk {
             return None;
         }
         let until = query.waits_until.unwrap_or(Nanos::MAX);
+        let timeout = settings.timeout.min(until.saturating_sub(now));
         let message = wire::request(&settings.domain, &entries(ports), fetch.hits);
         let token = ports.grpc(&GrpcCall {
             cluster: &settings.cluster,
@@ -184,7 +193,7 @@ impl Desk {
             method: wire::METHOD,
             metadata: &[],
             message: &message,
-            timeout: settings.timeout.min(until.saturating_sub(now)),
+            timeout,
         });
         let call = Call {
             token: token.unwrap_or(0),
@@ -195,6 +204,7 @@ impl Desk {
             fetch,
             promised,
             is_probe,
+            is_hurried: timeout < settings.timeout,
             limit: query.limit,
             given_up_at: now.saturating_add(settings.timeout).saturating_add(GRACE),
         };
@@ -220,6 +230,8 @@ impl Desk {
         };
         let call = self.calls.swap_remove(place);
         let answer = message.map(wire::answer);
+        // Envoy tells of every call that fails, but for those of a policy that has gone.
+        let is_forgotten = message.is_none() && now >= call.given_up_at;
         call.settings.count(|counts| match answer {
             None => &mut counts.failed,
             Some(None) => &mut counts.nonsense,
@@ -227,6 +239,10 @@ impl Desk {
             Some(Some(_)) => &mut counts.granted,
         });
         let answered = match answer.flatten() {
+            None if is_forgotten || call.is_hurried => {
+                call.release(now, ports);
+                Answered::Failed
+            }
             None => {
                 call.fail(now, ports);
                 Answered::Failed
@@ -286,6 +302,10 @@ impl Call {
 
     fn fail(&self, now: Nanos, ports: &mut impl SharedStore) {
         Line::fail(&self.settings, self.is_probe, now, ports);
+        self.release(now, ports);
+    }
+
+    fn release(&self, now: Nanos, ports: &mut impl SharedStore) {
         self.update(now, ports, &mut |lease| lease.release(self.fetch));
     }
 

@@ -225,7 +225,16 @@ impl Lease {
     pub fn release(&mut self, fetch: Fetch) {
         if fetch.is_claimed {
             self.claimed_until = 0;
+            if self.refused == 1 {
+                // Others were refused while it found out.
+                self.refused_until = 0;
+            }
         }
+    }
+
+    /// While one request finds out whether a silent engine is back, the policy decides about the others.
+    pub fn lets_others_by(&mut self, before: &Lease) {
+        self.refused_until = before.refused_until;
     }
 
     /// A hit that was not spent after all, while others of its kind can be.

@@ -133,6 +133,52 @@ fn a_request_waits_no_longer_than_the_policy_says() {
     process.advance(70 * MS);
     let token = overdue(&mut asker).unwrap();
     assert_eq!(asker.hear(token, None, process.now()), [Fate::Refused]);
+    // Envoy has lost the call, as it does with the context of a policy before; the engine is not silent.
+    assert_eq!(asker.send(process.now()), Fate::Waits);
+}
+
+#[test]
+fn a_call_with_less_time_than_the_policy_gives_says_nothing_of_the_engine() {
+    let process = Process::start();
+    let two = "{id: s, scope: MESH, max_tokens: 100, tokens_per_fill: 100, fill_interval: 1s}";
+    let yaml = format!("{}  - {two}\n", policy(100, "on_error: DENY", ""));
+    let mut asker = Asker::new(Vm::start(&process, &yaml, 1));
+    let mut engine = Engine::new(Style::Bare, 1000, 3600 * S);
+    assert_eq!(asker.send(process.now()), Fate::Waits);
+    process.advance(12 * MS);
+    // The first rule's hit is there, and the second has what is left of 20 ms.
+    assert_eq!(answer(&mut asker, &mut engine, process.now()), [Fate::Waits]);
+    process.advance(8 * MS);
+    let token = asker.calls[0].1;
+    assert_eq!(asker.hear(token, None, process.now()), [Fate::Refused]);
+    assert_eq!(asker.send(process.now()), Fate::Waits);
+}
+
+#[test]
+fn a_key_at_its_limit_falls_back_like_any_other() {
+    let (process, mut asker) = start("lease: {max: 64}, on_error: ALLOW", "");
+    let mut engine = Engine::new(Style::Bare, 1, 3600 * S);
+    let [_, refused, _] = steady(&process, &mut asker, &mut engine, 200);
+    assert!(refused > 0);
+    // From now on calls time out.
+    let (mut is_silent, mut fates) = (false, [0; 3]);
+    for _ in 0..4000 {
+        let fate = asker.send(process.now());
+        process.advance(MS);
+        let now = process.now();
+        let late =
+            |(made, token, _): &(Nanos, u32, Vec<u8>)| (*made + 20 * MS <= now).then_some(*token);
+        let late: Vec<u32> = asker.calls.iter().filter_map(late).collect();
+        if is_silent {
+            fates[fate as usize] += 1;
+        }
+        for token in late {
+            is_silent = true;
+            asker.hear(token, None, now);
+        }
+    }
+    let [passed, refused, waits] = fates;
+    assert!(passed > 3000 && refused == 0 && waits == 0, "{fates:?}");
 }
 
 #[test]
