@@ -105,23 +105,32 @@ impl File {
         let Some(mut file) = documents.first().map(yaml::Node::to_json) else { return Ok(None) };
         let mut resources = Vec::new();
         let mut is_same = true;
-        for resource in file["resources"].as_array_mut().into_iter().flatten() {
+        let listed = file.get_mut("resources").and_then(Value::as_array_mut);
+        for resource in listed.into_iter().flatten() {
             if !is_ours(resource) || !is_for(resource, content.sections) {
                 continue;
             }
-            resources.push(resource["name"].as_str().unwrap_or_default().to_owned());
-            let configuration = &mut resource["typed_config"]["config"]["configuration"];
-            is_same &= configuration["value"] == content.policy;
-            *configuration = json!({
+            let name = resource["name"].as_str().unwrap_or_default().to_owned();
+            let plugin = resource.pointer_mut("/typed_config/config");
+            let Some(plugin) = plugin.and_then(Value::as_object_mut) else {
+                bail!("{shown}: {name}: typed_config.config must be that of a Wasm filter");
+            };
+            let known = plugin.get("configuration").and_then(|known| known.get("value"));
+            is_same &= known.is_some_and(|value| value == content.policy);
+            let policy = json!({
                 "@type": "type.googleapis.com/google.protobuf.StringValue",
                 "value": content.policy,
             });
+            plugin.insert("configuration".to_owned(), policy);
+            resources.push(name);
         }
         if resources.is_empty() {
             return Ok(None);
         }
         let version_before = file["version_info"].as_str().map(str::to_owned);
-        file["version_info"] = content.number.to_string().into();
+        if let Some(file) = file.as_object_mut() {
+            file.insert("version_info".to_owned(), content.number.to_string().into());
+        }
         let is_json = path.extension().is_some_and(|end| end == "json");
         let after = if is_json { format!("{file:#}\n") } else { yaml::write(&file) };
         Ok(Some(File { path: path.to_owned(), version_before, after, resources, is_same, before }))
@@ -149,3 +158,6 @@ fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
         .inspect_err(|_| drop(fs::remove_file(&aside)))
         .with_context(|| format!("cannot replace {}", path.display()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -48,7 +48,7 @@ pub struct Args {
     max_error_rate: f64,
     /// Most time that 99 % of the requests take, on any one Envoy; Envoy adds times up every 5 s
     /// (stats_flush_interval)
-    #[arg(long, value_name = "MILLISECONDS")]
+    #[arg(long, value_name = "MILLISECONDS", value_parser = plan::milliseconds)]
     max_p99: Option<f64>,
     /// Fewer requests since the step say nothing
     #[arg(long, value_name = "COUNT", default_value = "20")]
