@@ -3,6 +3,7 @@
 mod fleet;
 mod folder;
 mod plan;
+mod replace;
 mod watch;
 
 use std::io::Write;
