@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 
 use super::replace::replace;
-use crate::live::is_ours;
+use crate::live::is_module;
 use crate::proxy::{MODULES, Module};
 use crate::source::Sections;
 use crate::yaml;
@@ -139,7 +139,7 @@ impl File {
         let mut is_same = true;
         let listed = file.get_mut("resources").and_then(Value::as_array_mut);
         for resource in listed.into_iter().flatten() {
-            if !is_ours(resource) || !is_for(resource, content.sections) {
+            if !is_module(resource) || !is_for(resource, content.sections) {
                 continue;
             }
             let name = resource["name"].as_str().unwrap_or_default().to_owned();
