@@ -50,6 +50,10 @@ impl Cli {
     ) -> anyhow::Result<Cli> {
         Ok(Cli::try_parse_from(args)?)
     }
+
+    pub fn is_rollout(&self) -> bool {
+        matches!(self.command, Command::Rollout(_))
+    }
 }
 
 const EXIT_CODES: &str = "\

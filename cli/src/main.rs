@@ -1,6 +1,6 @@
 //! The `weir` command.
 
-use std::io::Write as _;
+use std::io::{Error, ErrorKind, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -9,13 +9,16 @@ use weir_cli::{Cli, Verdict};
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    let result = weir_cli::run(&cli, &mut out).and_then(|verdict| {
-        out.flush()?;
-        Ok(verdict)
+    let result = weir_cli::run(&cli, &mut out);
+    // Whoever reads our output has seen enough, `head` for one.
+    let flushed = out.flush().or_else(|error| if is_closed(&error) { Ok(()) } else { Err(error) });
+    let verdict = result.and_then(|verdict| match flushed {
+        // What was done to a fleet stays done, and its answer stands.
+        Err(error) if !cli.is_rollout() => Err(error.into()),
+        _ => Ok(verdict),
     });
-    match result {
+    match verdict {
         Ok(verdict) => verdict.into(),
-        // Whoever reads our output has seen enough, `head` for one.
         Err(error) if is_closed_pipe(&error) => Verdict::Good.into(),
         Err(error) => {
             eprintln!("weir: {error:#}");
@@ -24,7 +27,10 @@ fn main() -> ExitCode {
     }
 }
 
+fn is_closed(error: &Error) -> bool {
+    error.kind() == ErrorKind::BrokenPipe
+}
+
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    let kinds = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
-    kinds.map(std::io::Error::kind).any(|kind| kind == std::io::ErrorKind::BrokenPipe)
+    error.chain().filter_map(|cause| cause.downcast_ref::<Error>()).any(is_closed)
 }

@@ -13,7 +13,11 @@ impl Url {
     pub fn read(text: &str) -> Result<Url, String> {
         let wrong = || "must be http://HOST:PORT".to_owned();
         let rest = text.strip_prefix("http://").ok_or_else(wrong)?.trim_end_matches('/');
-        let (host, port) = rest.rsplit_once(':').unwrap_or((rest, "80"));
+        // The colons within brackets are the address's own.
+        let (host, port) = match rest.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, port),
+            _ => (rest, "80"),
+        };
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let port = port.parse().map_err(|_| wrong())?;
         let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:".contains(&byte);
@@ -41,6 +45,7 @@ mod tests {
             ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
             ("http://shop.test/", "http://shop.test:80"),
             ("http://[::1]:81", "http://[::1]:81"),
+            ("http://[::1]", "http://[::1]:80"),
         ] {
             assert_eq!(Url::read(text).unwrap().to_string(), shown);
         }

@@ -173,6 +173,44 @@ fn a_refused_one_is_taken_back() {
     assert_eq!((report.failed, report.status(200)), (0, report.total()));
 }
 
+/// Such as `| head -1`: who reads of it decides nothing.
+#[test]
+fn a_closed_pipe_decides_nothing() {
+    struct Closing(Said);
+    impl std::io::Write for Closing {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            match self.0.text().contains('\n') {
+                true => Err(std::io::ErrorKind::BrokenPipe.into()),
+                false => self.0.write(bytes),
+            }
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let stage = Stage::start(paths::single("suite"));
+    let before = stage.discovery();
+    let load = stage.load(3);
+    let file = stage.folder.join("shop.yaml");
+    std::fs::write(&file, shop(1000, SHUT)).unwrap();
+    let ecds = format!(
+        "{}=http://{}",
+        stage.envoy.directory().join("ecds").display(),
+        stage.envoy.admin_address()
+    );
+    let cli = Cli::read(["weir", "rollout", file.to_str().unwrap(), "--ecds", &ecds]).unwrap();
+    let verdict = weir_cli::run(&cli, &mut Closing(Said::default())).unwrap();
+    assert_eq!((verdict, stage.discovery()), (Verdict::Bad, before));
+    assert!(load.join().unwrap().status(503) > 0);
+
+    // A pipe that is closed at the begin lets nothing begin, and is no good end.
+    let said = Said::default();
+    let _ = std::io::Write::write(&mut said.clone(), b"\n");
+    let error = weir_cli::run(&cli, &mut Closing(said)).unwrap_err();
+    assert!(error.downcast_ref::<std::io::Error>().is_none() && error.chain().count() == 1);
+}
+
 /// Whether the policy did it or not.
 #[test]
 fn an_envoy_that_is_gone_takes_it_back() {

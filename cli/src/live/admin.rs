@@ -54,7 +54,8 @@ impl Admin {
         regex.bytes().for_each(|byte| {
             let _ = write!(target, "%{byte:02x}");
         });
-        Ok(self.json(&target)?["stats"].take())
+        let mut page = self.json(&target)?;
+        Ok(page.get_mut("stats").map(Value::take).unwrap_or_default())
     }
 
     fn ask(&self, target: &str) -> anyhow::Result<(u16, String)> {

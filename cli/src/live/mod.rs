@@ -8,6 +8,6 @@ mod traffic;
 
 pub use admin::Admin;
 pub use reading::{Reading, Version, differing};
-pub use resource::{Resource, Standing, is_ours};
+pub use resource::{Resource, Standing, is_module};
 pub use rules::{Row, rows};
 pub use traffic::Traffic;

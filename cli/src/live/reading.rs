@@ -6,11 +6,14 @@ use std::time::Instant;
 use anyhow::Context as _;
 use serde_json::Value;
 
+use super::resource::{is_module, is_named};
 use super::{Admin, Resource, Standing, Traffic};
 use crate::metrics::{self, Counted};
 
 pub struct Reading {
     pub at: Instant,
+    /// When its process started, as Envoy writes it.
+    started: Option<String>,
     /// `LIVE`, or what Envoy is instead.
     pub ready: String,
     pub resources: Vec<Resource>,
@@ -18,7 +21,7 @@ pub struct Reading {
     /// Counters and gauges of the modules.
     pub counts: BTreeMap<Counted, u64>,
     /// How often virtual machines were loaded anew after a trap, or requests refused until then, by plugin: the
-    /// larger of both.
+    /// larger of both. Those of other modules are none of ours.
     pub failures: BTreeMap<String, u64>,
     pub traffic: Traffic,
 }
@@ -50,8 +53,12 @@ impl Reading {
         let configs = dump["configs"].as_array().into_iter().flatten();
         let entries = configs.filter_map(|config| config["ecds_filters"].as_array()).flatten();
         let mut resources: Vec<Resource> = entries.filter_map(Resource::read).collect();
+        let mut plugins = BTreeSet::new();
+        modules(dump, &mut plugins);
+        let is_plugin = |plugin: &str| plugins.contains(plugin) || is_named(plugin);
         let mut reading = Reading {
             at: Instant::now(),
+            started: started(dump),
             ready,
             resources: Vec::new(),
             versions: Vec::new(),
@@ -68,7 +75,7 @@ impl Reading {
                 name.strip_prefix(DISCOVERY).and_then(|n| n.rsplit_once('.'))
             {
                 // A filter whose first resource was refused stands in no dump.
-                if !resources.iter().any(|r| r.name == name) && name.contains("weir") {
+                if !resources.iter().any(|r| r.name == name) && is_named(name) {
                     resources.push(Resource::named(name));
                 }
                 let named = resources.iter_mut().find(|resource| resource.name == name);
@@ -80,8 +87,10 @@ impl Reading {
             if let Some((plugin, _)) =
                 name.strip_prefix("wasm.").and_then(|name| name.split_once(".vm_reload_"))
             {
-                let failures = reading.failures.entry(plugin.to_owned()).or_default();
-                *failures = (*failures).max(value);
+                if is_plugin(plugin) {
+                    let failures = reading.failures.entry(plugin.to_owned()).or_default();
+                    *failures = (*failures).max(value);
+                }
             } else if let Some(labelled) = name.strip_prefix("wasmcustom.") {
                 reading.counts.insert(metrics::read(labelled), value);
             }
@@ -98,6 +107,19 @@ impl Reading {
 
     pub fn runs_weir(&self) -> bool {
         !self.resources.is_empty() || !self.versions.is_empty()
+    }
+
+    /// Whether the counts of both are of one process: those of the next one begin at nothing.
+    pub fn goes_on_from(&self, before: &Reading) -> bool {
+        self.started == before.started
+    }
+
+    /// What came since an earlier look, or since the start where Envoy was started anew.
+    pub fn traffic_since(&self, before: &Reading) -> Traffic {
+        match self.goes_on_from(before) {
+            true => self.traffic.since(&before.traffic),
+            false => self.traffic.clone(),
+        }
     }
 
     pub fn failed(&self) -> u64 {
@@ -138,6 +160,28 @@ impl Reading {
     }
 }
 
+/// The bootstrap is read once in the life of a process.
+fn started(dump: &Value) -> Option<String> {
+    let mut configs = dump["configs"].as_array().into_iter().flatten();
+    let bootstrap = configs.find(|config| config["bootstrap"].is_object())?;
+    bootstrap["last_updated"].as_str().map(str::to_owned)
+}
+
+/// The plugins' names of our modules, under which Envoy counts their failures.
+fn modules(value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => {
+            if is_module(value) {
+                let name = value.pointer("/typed_config/config/name").and_then(Value::as_str);
+                found.insert(name.unwrap_or_default().to_owned());
+            }
+            fields.values().for_each(|value| modules(value, found));
+        }
+        Value::Array(items) => items.iter().for_each(|value| modules(value, found)),
+        _ => {}
+    }
+}
+
 fn versions(counts: &BTreeMap<Counted, u64>) -> Vec<Version> {
     let gauges = counts.iter().filter_map(|(counted, value)| {
         let module = counted.name.strip_prefix("weir_")?.strip_suffix("_policy_version")?;
@@ -172,4 +216,43 @@ pub fn differing<'r>(readings: impl Iterator<Item = &'r Reading>) -> Vec<String>
         format!("{module} runs policy {policy:?} in versions {}", numbers.join(" and "))
     });
     said.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn reading(started: &str, completed: u64, errors: u64) -> Reading {
+        let wasm = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
+        let filter =
+            json!({"name": "weir", "typed_config": {"@type": wasm, "config": {"name": "edge"}}});
+        let dump = json!({"configs": [
+            {"bootstrap": {}, "last_updated": started},
+            {"dynamic_listeners": [{"http_filters": [filter]}]},
+        ]});
+        let stat = |name: &str, value: u64| json!({"name": name, "value": value});
+        let stats = [
+            stat("http.in.downstream_rq_completed", completed),
+            stat("http.in.downstream_rq_5xx", errors),
+            stat("wasm.edge.vm_reload_success", 2),
+            stat("wasm.weird.vm_reload_success", 4),
+        ];
+        Reading::of("LIVE".into(), &dump, &stats)
+    }
+
+    /// Even where each counter is past what the process before had counted.
+    #[test]
+    fn an_envoy_that_started_anew_has_served_what_it_counts() {
+        let before = reading("2026-01-01T00:00:00.001Z", 100, 2);
+        let same = reading("2026-01-01T00:00:00.001Z", 150, 30).traffic_since(&before);
+        assert_eq!((same.completed, same.errors), (50, 28));
+        let anew = reading("2026-01-01T00:00:00.002Z", 150, 30).traffic_since(&before);
+        assert_eq!((anew.completed, anew.errors), (150, 30));
+    }
+
+    #[test]
+    fn failures_of_other_modules_are_none_of_ours() {
+        assert_eq!(reading("", 0, 0).failures, [("edge".to_owned(), 2)].into());
+    }
 }

@@ -123,9 +123,19 @@ pub fn is_ours(extension: &Value) -> bool {
     let plugin = &config["config"];
     let module = &plugin["vm_config"]["code"]["local"]["filename"];
     let names = [&extension["name"], &plugin["root_id"], module];
-    let is_named = names.iter().filter_map(|name| name.as_str()).any(|name| name.contains("weir"));
+    let is_named = names.iter().filter_map(|name| name.as_str()).any(is_named);
     let has_section = || plugin["configuration"]["value"].as_str().is_some_and(has_section);
     is_named || (is_wasm(config) && has_section())
+}
+
+/// Whether `weir` is a word of it, as of `weir.rate_limit` and `/etc/envoy/weir_suite.wasm`, not of `weird`.
+pub fn is_named(name: &str) -> bool {
+    name.split(|c: char| ".-_/".contains(c)).any(|word| word == "weir")
+}
+
+/// Whether it is a module of ours, and no filter of another kind with such a name.
+pub fn is_module(extension: &Value) -> bool {
+    is_wasm(&extension["typed_config"]) && is_ours(extension)
 }
 
 fn is_wasm(config: &Value) -> bool {
@@ -136,4 +146,30 @@ fn has_section(policy: &str) -> bool {
     let policy: Value = serde_json::from_str(policy).unwrap_or_default();
     let names = policy.as_object().into_iter().flat_map(|fields| fields.keys());
     names.map(|name| snake(name)).any(|name| MODULES.iter().any(|m| m.section() == name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn weir_is_a_word_of_our_names() {
+        for name in
+            ["weir", "weir.rate_limit", "shop-weir", "/etc/weir/suite.wasm", "a/weir_suite.wasm"]
+        {
+            assert!(is_named(name), "{name}");
+        }
+        for name in ["", "weird", "weird.router", "sweir", "/opt/weirdness/a.wasm"] {
+            assert!(!is_named(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_module_is_a_wasm_filter() {
+        let of = |kind: &str| json!({"name": "weir.rate_limit", "typed_config": {"@type": kind}});
+        let router = of("type.googleapis.com/envoy.extensions.filters.http.router.v3.Router");
+        assert!(is_ours(&router) && !is_module(&router));
+        assert!(is_module(&of("type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm")));
+    }
 }

@@ -12,7 +12,10 @@ use crate::url::Url;
 pub struct Member {
     path: PathBuf,
     folder: Result<Folder, String>,
+    /// Why it could not be written.
+    failed: Option<String>,
     pub admin: Option<Admin>,
+    /// By at least one of its files.
     pub is_written: bool,
 }
 
@@ -34,7 +37,7 @@ impl Fleet {
             };
             let path = PathBuf::from(path);
             let folder = Folder::read(&path, content).map_err(|error| format!("{error:#}"));
-            members.push(Member { path, folder, admin, is_written: false });
+            members.push(Member { path, folder, failed: None, admin, is_written: false });
         }
         match (&mut members[..], admins) {
             ([member], [admin]) => member.admin = Some(Admin::new(admin.clone())),
@@ -71,7 +74,9 @@ impl Member {
     }
 
     pub fn is_to_do(&self) -> bool {
-        !self.is_written && self.folder.as_ref().is_ok_and(|folder| !folder.is_same())
+        !self.is_written
+            && self.failed.is_none()
+            && self.folder.as_ref().is_ok_and(|folder| !folder.is_same())
     }
 
     /// Has no effect on what cannot be written: that is a laggard then.
@@ -79,7 +84,10 @@ impl Member {
         let Ok(folder) = &self.folder else { return };
         match folder.put() {
             Ok(()) => self.is_written = true,
-            Err(error) => self.folder = Err(format!("{error:#}")),
+            Err(unput) => {
+                self.is_written = unput.is_torn;
+                self.failed = Some(unput.why);
+            }
         }
     }
 
@@ -119,6 +127,9 @@ impl Member {
 
     /// Why this one does not have the version, if so.
     pub fn lags(&self, number: u32) -> Option<String> {
+        if let Some(why) = &self.failed {
+            return Some(why.clone());
+        }
         let folder = match &self.folder {
             Ok(folder) if self.is_written || folder.is_same() => folder,
             Ok(_) => return Some("was not written".to_owned()),

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 
-use crate::live::is_ours;
+use super::replace::replace;
+use crate::live::is_module;
 use crate::proxy::{MODULES, Module};
 use crate::source::Sections;
 use crate::yaml;
@@ -68,12 +69,23 @@ impl Folder {
         self.files.iter().all(|file| file.is_same)
     }
 
-    pub fn put(&self) -> anyhow::Result<()> {
-        self.files.iter().try_for_each(|file| replace(&file.path, file.after.as_bytes()))
+    /// All files or none: what was done before one failed is taken back.
+    pub fn put(&self) -> Result<(), Unput> {
+        for (place, file) in self.files.iter().enumerate() {
+            let Err(error) = replace(&file.path, &file.before, file.after.as_bytes()) else {
+                continue;
+            };
+            let why = format!("{error:#}");
+            return Err(match take_back(&self.files[..place]) {
+                Ok(()) => Unput { why, is_torn: false },
+                Err(error) => Unput { why: format!("{why}; {error:#}"), is_torn: true },
+            });
+        }
+        Ok(())
     }
 
     pub fn take_back(&self) -> anyhow::Result<()> {
-        self.files.iter().try_for_each(|file| replace(&file.path, &file.before))
+        take_back(&self.files)
     }
 
     /// Whether this Envoy reads from here: it gives the paths that it watches.
@@ -92,6 +104,26 @@ impl Folder {
     }
 }
 
+/// Why a folder does not have the policy.
+pub struct Unput {
+    pub why: String,
+    /// Some files have it all the same.
+    pub is_torn: bool,
+}
+
+/// Tries all: one that fails keeps no other from what it was.
+fn take_back(files: &[File]) -> anyhow::Result<()> {
+    let each = files.iter().map(|file| {
+        // Of a folder that is torn, some files are as they were.
+        if fs::read(&file.path).is_ok_and(|now| now == file.before) {
+            return Ok(());
+        }
+        replace(&file.path, file.after.as_bytes(), &file.before)
+    });
+    let errors: Vec<String> = each.filter_map(|done| Some(format!("{:#}", done.err()?))).collect();
+    if errors.is_empty() { Ok(()) } else { bail!("{}", errors.join("; ")) }
+}
+
 impl File {
     /// `None` for a file that holds nothing of ours.
     fn read(path: &Path, content: &Content) -> anyhow::Result<Option<File>> {
@@ -105,23 +137,37 @@ impl File {
         let Some(mut file) = documents.first().map(yaml::Node::to_json) else { return Ok(None) };
         let mut resources = Vec::new();
         let mut is_same = true;
-        for resource in file["resources"].as_array_mut().into_iter().flatten() {
-            if !is_ours(resource) || !is_for(resource, content.sections) {
+        let listed = file.get_mut("resources").and_then(Value::as_array_mut);
+        for resource in listed.into_iter().flatten() {
+            if !is_module(resource) || !is_for(resource, content.sections) {
                 continue;
             }
-            resources.push(resource["name"].as_str().unwrap_or_default().to_owned());
-            let configuration = &mut resource["typed_config"]["config"]["configuration"];
-            is_same &= configuration["value"] == content.policy;
-            *configuration = json!({
+            let name = resource["name"].as_str().unwrap_or_default().to_owned();
+            let plugin = resource.pointer_mut("/typed_config/config");
+            let Some(plugin) = plugin.and_then(Value::as_object_mut) else {
+                bail!("{shown}: {name}: typed_config.config must be that of a Wasm filter");
+            };
+            let known = plugin.get("configuration").and_then(|known| known.get("value"));
+            is_same &= known.is_some_and(|value| value == content.policy);
+            let policy = json!({
                 "@type": "type.googleapis.com/google.protobuf.StringValue",
                 "value": content.policy,
             });
+            plugin.insert("configuration".to_owned(), policy);
+            resources.push(name);
         }
         if resources.is_empty() {
             return Ok(None);
         }
+        if fs::symlink_metadata(path)?.is_symlink() {
+            bail!(
+                "{shown} is a symbolic link, and Envoy notices no change behind one: name the folder of its file"
+            );
+        }
         let version_before = file["version_info"].as_str().map(str::to_owned);
-        file["version_info"] = content.number.to_string().into();
+        if let Some(file) = file.as_object_mut() {
+            file.insert("version_info".to_owned(), content.number.to_string().into());
+        }
         let is_json = path.extension().is_some_and(|end| end == "json");
         let after = if is_json { format!("{file:#}\n") } else { yaml::write(&file) };
         Ok(Some(File { path: path.to_owned(), version_before, after, resources, is_same, before }))
@@ -138,14 +184,5 @@ fn is_for(resource: &Value, sections: Sections) -> bool {
     MODULES.into_iter().find(is_of).is_none_or(|module| sections.has(module))
 }
 
-/// Written aside and renamed: Envoy notices nothing else, and never reads half a file.
-fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let aside = path.with_file_name(format!(".{name}.weir"));
-    let written = fs::write(&aside, bytes)
-        .and_then(|()| fs::set_permissions(&aside, fs::metadata(path)?.permissions()))
-        .and_then(|()| fs::rename(&aside, path));
-    written
-        .inspect_err(|_| drop(fs::remove_file(&aside)))
-        .with_context(|| format!("cannot replace {}", path.display()))
-}
+#[cfg(test)]
+mod tests;

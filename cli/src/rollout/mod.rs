@@ -3,6 +3,7 @@
 mod fleet;
 mod folder;
 mod plan;
+mod replace;
 mod watch;
 
 use std::io::Write;
@@ -48,7 +49,7 @@ pub struct Args {
     max_error_rate: f64,
     /// Most time that 99 % of the requests take, on any one Envoy; Envoy adds times up every 5 s
     /// (stats_flush_interval)
-    #[arg(long, value_name = "MILLISECONDS")]
+    #[arg(long, value_name = "MILLISECONDS", value_parser = plan::milliseconds)]
     max_p99: Option<f64>,
     /// Fewer requests since the step say nothing
     #[arg(long, value_name = "COUNT", default_value = "20")]
@@ -82,25 +83,42 @@ Exit codes: 0 the policy is everywhere; 1 taken back, laggards remain, or the po
 const RECOVERY: Duration = Duration::from_secs(30);
 
 pub fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<Verdict> {
+    let begun = begin(args, out);
+    if args.dry_run {
+        return begun.map(|(verdict, _)| verdict);
+    }
+    let rollout = match begun {
+        Ok((_, Some(rollout))) => rollout,
+        Ok((verdict, None)) => return Ok(verdict),
+        // Without the chain: a pipe that nobody reads is no good end of what has not begun.
+        Err(error) => bail!("{error:#}"),
+    };
+    Ok(rollout.run(out))
+}
+
+/// Reads all and asks all; `None` where there is nothing to do after it.
+fn begin<'a>(
+    args: &'a Args,
+    out: &mut impl Write,
+) -> anyhow::Result<(Verdict, Option<Rollout<'a>>)> {
     let file = File::read(&args.file)?;
-    let Some(document) = source::one(&file, Format::Text, out)? else { return Ok(Verdict::Bad) };
+    let Some(document) = source::one(&file, Format::Text, out)? else {
+        return Ok((Verdict::Bad, None));
+    };
     let policy = document.root.to_json().to_string();
     let number = version(policy.as_bytes());
     let content = Content { policy: &policy, number, sections: document.sections() };
     let fleet = Fleet::gather(&args.ecds, &args.admin, &content)?;
     let sizes = sizes(&args.steps, fleet.to_do());
     let all = fleet.members.len();
-    say(
-        out,
-        format!(
-            "version {number}: {} of {all} folders to do, in steps of {sizes:?}",
-            fleet.to_do()
-        ),
-    )?;
+    let to_do = fleet.to_do();
+    writeln!(out, "version {number}: {to_do} of {all} folders to do, in steps of {sizes:?}")
+        .and_then(|()| out.flush())
+        .context("cannot write")?;
     if args.dry_run {
-        fleet.members.iter().try_for_each(|member| say(out, format!("  {}", member.plan())))?;
-        say(out, "nothing was written".into())?;
-        return Ok(Verdict::Good);
+        fleet.members.iter().try_for_each(|member| writeln!(out, "  {}", member.plan()))?;
+        writeln!(out, "nothing was written")?;
+        return Ok((Verdict::Good, None));
     }
     let is_watched = fleet.members.iter().any(|member| member.admin.is_some());
     if is_watched && !Watch::begin(&fleet, args.bounds()).is_any_reachable() {
@@ -112,14 +130,7 @@ pub fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<Verdict> {
     let by_signal = stop.clone();
     // A second run in one process, as in tests, finds the handler there already.
     let _ = ctrlc::set_handler(move || by_signal.store(true, Ordering::Relaxed));
-    let mut rollout = Rollout { args, fleet, number, stop, out };
-    for (place, size) in sizes.into_iter().enumerate() {
-        if let Err(broken) = rollout.step(place + 1, size)? {
-            rollout.take_back(&broken)?;
-            return Ok(Verdict::Bad);
-        }
-    }
-    rollout.finish()
+    Ok((Verdict::Good, Some(Rollout { args, fleet, sizes, number, stop })))
 }
 
 impl Args {
@@ -128,17 +139,27 @@ impl Args {
     }
 }
 
-struct Rollout<'a, W> {
+struct Rollout<'a> {
     args: &'a Args,
     fleet: Fleet,
+    sizes: Vec<usize>,
     number: u32,
     stop: Arc<AtomicBool>,
-    out: &'a mut W,
 }
 
-impl<W: Write> Rollout<'_, W> {
+impl Rollout<'_> {
+    fn run(mut self, out: &mut impl Write) -> Verdict {
+        for (place, size) in self.sizes.clone().into_iter().enumerate() {
+            if let Err(broken) = self.step(place + 1, size, out) {
+                self.take_back(&broken, out);
+                return Verdict::Bad;
+            }
+        }
+        self.finish(out)
+    }
+
     /// Goes on until so many folders have the policy, and watches them.
-    fn step(&mut self, place: usize, size: usize) -> anyhow::Result<Result<(), Broken>> {
+    fn step(&mut self, place: usize, size: usize, out: &mut impl Write) -> Result<(), Broken> {
         let is_stopped = || self.stop.load(Ordering::Relaxed);
         // What Envoys served before this step is no business of its policy.
         let watch = Watch::begin(&self.fleet, self.args.bounds());
@@ -147,32 +168,26 @@ impl<W: Write> Rollout<'_, W> {
         let to_do = self.fleet.members.iter_mut().filter(|member| member.is_to_do());
         for member in to_do.take(more) {
             if is_stopped() {
-                return Ok(Err(Broken::Stopped));
+                return Err(Broken::Stopped);
             }
             member.put();
         }
         let (written, all) = (self.fleet.written(), self.fleet.members.len());
-        say(self.out, format!("step {place}: written to {written} of {all} folders"))?;
+        say(out, format!("step {place}: written to {written} of {all} folders"));
         if self.fleet.watched().next().is_none() {
-            return Ok(Ok(()));
+            return Ok(());
         }
         let count =
-            match watch.await_version(&self.fleet, self.number, self.args.patience, is_stopped) {
-                Ok(count) => count,
-                Err(broken) => return Ok(Err(broken)),
-            };
+            watch.await_version(&self.fleet, self.number, self.args.patience, is_stopped)?;
         let (took, watched) = (begun.elapsed().as_millis(), self.fleet.watched().count());
-        say(
-            self.out,
-            format!("  in force on {count} of {watched} watched Envoys after {took} ms"),
-        )?;
+        say(out, format!("  in force on {count} of {watched} watched Envoys after {took} ms"));
         let until = Instant::now() + self.args.bake;
         loop {
             if let Some(broken) = watch.look(&self.fleet) {
-                return Ok(Err(broken));
+                return Err(broken);
             }
             if is_stopped() {
-                return Ok(Err(Broken::Stopped));
+                return Err(Broken::Stopped);
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -181,50 +196,50 @@ impl<W: Write> Rollout<'_, W> {
             thread::sleep(watch::LOOK.min(left));
         }
         for line in watch.summary(&self.fleet) {
-            say(self.out, format!("  {line}"))?;
+            say(out, format!("  {line}"));
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// Brings back what was there before, and says how long that took.
-    fn take_back(&mut self, broken: &Broken) -> anyhow::Result<()> {
+    fn take_back(&mut self, broken: &Broken, out: &mut impl Write) {
         let begun = Instant::now();
-        say(self.out, format!("TAKEN BACK: {broken}"))?;
         let mut watched = Vec::new();
-        let mut count = 0;
+        let (mut count, mut not) = (0, Vec::new());
         for (place, member) in
             self.fleet.members.iter_mut().enumerate().filter(|(_, m)| m.is_written)
         {
             match member.take_back() {
                 Ok(()) => count += 1,
-                Err(error) => {
-                    say(self.out, format!("  NOT brought back: {}: {error:#}", member.name()))?
-                }
+                Err(error) => not.push(format!("{}: {error:#}", member.name())),
             }
             if member.admin.is_some() {
                 watched.push(place);
             }
         }
-        say(self.out, format!("  the files of before are in {} again", counted(count, "folder")))?;
+        // Whoever reads this may be slow, or gone: it comes after the files.
+        say(out, format!("TAKEN BACK: {broken}"));
+        not.iter().for_each(|what| say(out, format!("  NOT brought back: {what}")));
+        say(out, format!("  the files of before are in {} again", counted(count, "folder")));
         let watched: Vec<&Member> =
             watched.iter().filter_map(|place| self.fleet.members.get(*place)).collect();
         let open = watch::await_before(&watched, self.args.patience);
         let took = begun.elapsed();
         let back = watched.len().saturating_sub(open.len());
         say(
-            self.out,
+            out,
             format!(
                 "  the policy of before is in force on {} after {} ms",
                 counted(back, "Envoy"),
                 took.as_millis()
             ),
-        )?;
-        open.iter().try_for_each(|name| say(self.out, format!("  not yet on {name}")))?;
+        );
+        open.iter().for_each(|name| say(out, format!("  not yet on {name}")));
         if matches!(broken, Broken::Bound { .. }) {
             let is_well = watch::await_well(&watched, self.args.bounds(), RECOVERY);
             let took = begun.elapsed().as_secs_f64();
             say(
-                self.out,
+                out,
                 match is_well {
                     true => format!(
                         "  recovered: requests keep the bounds again, {took:.2} s after one broke"
@@ -233,14 +248,13 @@ impl<W: Write> Rollout<'_, W> {
                         "  NOT recovered within {took:.0} s: too few requests, or look at the upstream"
                     ),
                 },
-            )?;
+            );
         }
-        Ok(())
     }
 
     /// Says who does not have the policy.
-    fn finish(self) -> anyhow::Result<Verdict> {
-        let Rollout { args, fleet, number, out, .. } = self;
+    fn finish(self, out: &mut impl Write) -> Verdict {
+        let Rollout { args, fleet, number, .. } = self;
         let begun = Instant::now();
         // Modules tell their version a tick after they have it.
         let mut open: Vec<&Member> = fleet.members.iter().collect();
@@ -263,16 +277,17 @@ impl<W: Write> Rollout<'_, W> {
                 all.saturating_sub(laggers),
                 counted(told, "Envoy")
             ),
-        )?;
+        );
         for (member, why) in &laggards {
-            say(out, format!("  laggard: {}: {why}", member.name()))?;
+            say(out, format!("  laggard: {}: {why}", member.name()));
         }
-        Ok(if laggards.is_empty() { Verdict::Good } else { Verdict::Bad })
+        if laggards.is_empty() { Verdict::Good } else { Verdict::Bad }
     }
 }
 
-fn say(out: &mut impl Write, line: String) -> anyhow::Result<()> {
-    writeln!(out, "{line}").and_then(|()| out.flush()).context("cannot write")
+/// What cannot be said decides nothing: half a rollout is worse than one that nobody reads of.
+fn say(out: &mut impl Write, line: String) {
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
 /// `1 folder`, `2 folders`.

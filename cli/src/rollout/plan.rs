@@ -24,6 +24,12 @@ pub fn percent(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "must be from 0 to 100".to_owned())
 }
 
+pub fn milliseconds(text: &str) -> Result<f64, String> {
+    // Nothing is more than NaN, so as a bound it would let all pass.
+    let time = text.trim().parse().ok().filter(|time: &f64| time.is_finite() && *time >= 0.0);
+    time.ok_or_else(|| "must be a number of milliseconds from 0".to_owned())
+}
+
 /// How many of so many folders have the policy after each step; the last step is all of them.
 pub fn sizes(steps: &[Step], all: usize) -> Vec<usize> {
     let size = |step: &Step| match step {
@@ -53,6 +59,14 @@ mod tests {
         assert_eq!(steps("5", 12), [5, 12]);
         assert_eq!(steps("50%,1", 3), [1, 2, 3]);
         assert_eq!(steps("1", 0), [0; 0]);
+    }
+
+    #[test]
+    fn a_bound_is_a_number() {
+        assert_eq!(milliseconds("250"), Ok(250.0));
+        for text in ["nan", "NaN", "inf", "-1", "1s"] {
+            assert!(milliseconds(text).is_err() && percent(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -108,8 +108,10 @@ impl Watch {
 
     fn broken(&self, member: &Member, now: &Reading, before: &Reading) -> Option<Broken> {
         let envoy = member.name();
+        let known = now.goes_on_from(before).then_some(before);
         for resource in &now.resources {
-            let then = before.resources.iter().find(|known| known.name == resource.name);
+            let then = known
+                .and_then(|known| known.resources.iter().find(|known| known.name == resource.name));
             let (rejected, failed) = then.map_or((0, 0), |then| (then.rejected, then.failed));
             if resource.failed > failed {
                 let why = format!("Envoy cannot read the file of {}", resource.name);
@@ -122,10 +124,10 @@ impl Watch {
                 return Some(Broken::Refused { envoy, why });
             }
         }
-        if now.failed() > before.failed() {
+        if now.failed() > known.map_or(0, Reading::failed) {
             return Some(Broken::Failed { envoy });
         }
-        let what = self.bounds.broken(&now.traffic.since(&before.traffic))?;
+        let what = self.bounds.broken(&now.traffic_since(before))?;
         Some(Broken::Bound { envoy, what })
     }
 
@@ -160,7 +162,7 @@ impl Watch {
     /// A line for each Envoy that is watched.
     pub fn summary(&self, fleet: &Fleet) -> Vec<String> {
         let line = |(member, now, before): (&Member, Reading, &Reading)| {
-            let traffic = now.traffic.since(&before.traffic);
+            let traffic = now.traffic_since(before);
             let errors = match traffic.error_rate() {
                 Some(rate) => {
                     format!("{} requests, {:.2} % errors", traffic.completed, rate * 100.0)
@@ -200,7 +202,7 @@ pub fn await_well(members: &[&Member], bounds: Bounds, patience: Duration) -> bo
         open.retain_mut(|(member, before)| {
             let now = look(member);
             let (Some(now), Some(then)) = (now, before.as_ref()) else { return true };
-            let traffic = now.traffic.since(&then.traffic);
+            let traffic = now.traffic_since(then);
             let is_broken = bounds.broken(&traffic).is_some();
             if is_broken {
                 // What was under way may have failed still: the next requests count.

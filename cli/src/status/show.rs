@@ -45,7 +45,7 @@ pub fn envoy(asked: &Asked) -> Vec<String> {
 fn traffic(asked: &Asked, reading: &Reading) -> String {
     let before = asked.before.as_ref();
     let traffic = match before {
-        Some(before) => reading.traffic.since(&before.traffic),
+        Some(before) => reading.traffic_since(before),
         None => reading.traffic.clone(),
     };
     let mut said = match before.map(|before| reading.at.duration_since(before.at).as_secs_f64()) {
