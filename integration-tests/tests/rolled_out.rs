@@ -254,8 +254,10 @@ fn what_cannot_begin() {
     let ecds = ecds.to_str().unwrap();
     let (verdict, _) = run(&[ecds, "--admin", "http://127.0.0.1:1"]);
     assert!(verdict.unwrap_err().contains("none of the Envoys is reachable"));
-    let (verdict, _) = run(&[ecds, ecds, "--admin", "http://127.0.0.1:1"]);
-    assert!(verdict.unwrap_err().contains("is not reachable"));
+    let other = folder.join("other");
+    fleet_folder(&other, 1);
+    let (verdict, _) = run(&[ecds, other.to_str().unwrap(), "--admin", "http://127.0.0.1:1"]);
+    assert!(verdict.unwrap_err().contains("none of the Envoys is reachable"));
     let (verdict, _) = run(&[&format!("{ecds}=http://a b")]);
     assert!(verdict.unwrap_err().contains("must be http://HOST:PORT"));
     std::fs::write(&file, "{name: shop, rate_limits: {}}").unwrap();
@@ -284,6 +286,43 @@ fn fleet_folder(path: &Path, limit: u32) {
         }],
     });
     std::fs::write(path.join("rate-limit.yaml"), serde_yaml_ng::to_string(&file).unwrap()).unwrap();
+}
+
+/// Nobody sends requests, so nobody can say that all is well.
+#[test]
+fn two_envoys_on_one_folder_and_one_that_is_down() {
+    let listener = || Listener::inbound("in").filter(Filter::weir()).route(Route::direct("/", 200));
+    let envoys =
+        [(); 2].map(|()| Envoy::builder().listener(listener()).policy(&shop(1000, "")).start());
+    let folder = TempDir::new();
+    let (other, file) = (folder.join("other"), folder.join("shop.yaml"));
+    fleet_folder(&other, 1);
+    std::fs::write(&file, shop(900, "")).unwrap();
+    let ecds = envoys[0].directory().join("ecds").display().to_string();
+    let [first, second] = [0, 1].map(|n| format!("http://{}", envoys[n].admin_address()));
+    let args = |more: &[&str]| {
+        let args = ["weir", "rollout", file.to_str().unwrap(), "--bake", "0.2", "--patience", "1"];
+        let (verdict, said) = weir(args.iter().chain(more));
+        println!("{said}");
+        (verdict, said)
+    };
+
+    // The second reads a folder of its own: it does not follow, and says so beside the first, which does.
+    let with_second = format!("{ecds}={second}");
+    let down = "http://127.0.0.1:1";
+    let other = other.to_str().unwrap();
+    let (verdict, said) = args(&["--ecds", &with_second, other, "--admin", &first, down]);
+    assert_eq!(verdict, Ok(Verdict::Bad), "{said}");
+    assert!(said.contains("in force on 1 of 2 watched Envoys"), "{said}");
+    assert_eq!(said.matches("  laggard: ").count(), 2, "{said}");
+    assert!(said.contains(&format!("({second}): weir.rate_limit still runs version ")), "{said}");
+    assert!(said.contains("so nobody knows what it reads"), "{said}");
+    assert_eq!(said.matches("  too little traffic to be judged: ").count(), 2, "{said}");
+
+    // What an Envoy says of itself comes before a pair that looks right.
+    let (verdict, _) = args(&["--ecds", other, "--admin", &first]);
+    assert!(verdict.unwrap_err().contains("which is in none of the folders"));
+    envoys.iter().for_each(Envoy::assert_healthy);
 }
 
 /// Three of 172 folders are read by real Envoys; of one more, the Envoy reads a copy that nobody syncs; one has no

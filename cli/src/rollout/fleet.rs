@@ -1,20 +1,17 @@
 //! The folders of a rollout, and the Envoys that read them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::bail;
-use serde_json::Value;
-
+use super::envoy::Envoy;
 use super::folder::{Content, Folder};
-use crate::live::{Admin, Reading};
-use crate::url::Url;
+use crate::live::Reading;
 
 pub struct Member {
-    path: PathBuf,
-    folder: Result<Folder, String>,
+    pub path: PathBuf,
+    pub folder: Result<Folder, String>,
     /// Why it could not be written.
     failed: Option<String>,
-    pub admin: Option<Admin>,
+    pub envoys: Vec<Envoy>,
     /// By at least one of its files.
     pub is_written: bool,
 }
@@ -22,38 +19,29 @@ pub struct Member {
 pub struct Fleet {
     /// Those that are watched come first.
     pub members: Vec<Member>,
+    /// Envoys of which nobody knows what they read, since they are down.
+    pub lost: Vec<String>,
 }
 
 impl Fleet {
-    pub fn gather(folders: &[String], admins: &[Url], content: &Content) -> anyhow::Result<Fleet> {
-        let mut members = Vec::new();
-        for text in folders {
-            let (path, admin) = match text.rsplit_once("=http") {
-                Some((path, _)) => match Url::read(&text[path.len() + 1..]) {
-                    Ok(url) => (path, Some(Admin::new(url))),
-                    Err(error) => bail!("--ecds {text}: {error}"),
-                },
-                None => (text.as_str(), None),
-            };
-            let path = PathBuf::from(path);
-            let folder = Folder::read(&path, content).map_err(|error| format!("{error:#}"));
-            members.push(Member { path, folder, failed: None, admin, is_written: false });
-        }
-        match (&mut members[..], admins) {
-            ([member], [admin]) => member.admin = Some(Admin::new(admin.clone())),
-            _ => {
-                let mut admins = admins.iter().cloned().map(Admin::new);
-                admins.try_for_each(|admin| assign(&mut members, admin))?;
-            }
-        }
-        members.sort_by_key(|member| member.admin.is_none());
-        Ok(Fleet { members })
+    /// Envoys whose folder has the new policy.
+    pub fn watched(&self) -> impl Iterator<Item = (&Folder, &Envoy)> {
+        let written = self.members.iter().filter(|member| member.is_written);
+        written.flat_map(Member::read_by)
     }
 
-    /// Envoys whose folder has the new policy.
-    pub fn watched(&self) -> impl Iterator<Item = (&Member, &Admin)> {
-        let written = self.members.iter().filter(|member| member.is_written);
-        written.filter_map(|member| Some((member, member.admin.as_ref()?)))
+    pub fn watched_mut(&mut self) -> impl Iterator<Item = (&Folder, &mut Envoy)> {
+        let written = self.members.iter_mut().filter(|member| member.is_written);
+        written.flat_map(|Member { folder, envoys, .. }| {
+            let folder = folder.as_ref().into_iter();
+            folder
+                .zip([envoys])
+                .flat_map(|(folder, envoys)| envoys.iter_mut().map(move |envoy| (folder, envoy)))
+        })
+    }
+
+    pub fn envoys(&self) -> impl Iterator<Item = &Envoy> {
+        self.members.iter().flat_map(|member| &member.envoys)
     }
 
     pub fn to_do(&self) -> usize {
@@ -66,11 +54,22 @@ impl Fleet {
 }
 
 impl Member {
+    pub fn new(path: PathBuf, content: &Content) -> Member {
+        let folder = Folder::read(&path, content).map_err(|error| format!("{error:#}"));
+        Member { path, folder, failed: None, envoys: Vec::new(), is_written: false }
+    }
+
+    /// With its Envoy, where there is one.
     pub fn name(&self) -> String {
-        match &self.admin {
-            Some(admin) => format!("{} ({})", self.path.display(), admin.url),
-            None => self.path.display().to_string(),
+        match &self.envoys[..] {
+            [envoy] => envoy.name.clone(),
+            _ => self.path.display().to_string(),
         }
+    }
+
+    pub fn read_by(&self) -> impl Iterator<Item = (&Folder, &Envoy)> {
+        let folder = self.folder.as_ref().into_iter();
+        folder.flat_map(|folder| self.envoys.iter().map(move |envoy| (folder, envoy)))
     }
 
     pub fn is_to_do(&self) -> bool {
@@ -115,33 +114,30 @@ impl Member {
         format!("{}: {plan}", self.name())
     }
 
-    /// Whether Envoy runs this version (or, of none, what the files held before) in each filter of the folder.
-    pub fn runs(&self, reading: &Reading, version: Option<&str>) -> bool {
-        self.folder.as_ref().is_ok_and(|folder| {
-            folder.resources().all(|(name, before)| {
-                let found = reading.resources.iter().find(|resource| resource.name == name);
-                found.is_some_and(|resource| resource.in_force.as_deref() == version.or(before))
-            })
-        })
-    }
-
-    /// Why this one does not have the version, if so.
-    pub fn lags(&self, number: u32) -> Option<String> {
+    /// Who does not have the version, and why.
+    pub fn lags(&self, number: u32) -> Vec<String> {
+        let here = |why: &str| vec![format!("{}: {why}", self.name())];
         if let Some(why) = &self.failed {
-            return Some(why.clone());
+            return here(why);
         }
         let folder = match &self.folder {
             Ok(folder) if self.is_written || folder.is_same() => folder,
-            Ok(_) => return Some("was not written".to_owned()),
-            Err(error) => return Some(error.clone()),
+            Ok(_) => return here("was not written"),
+            Err(error) => return here(error),
         };
-        let reading = match Reading::take(self.admin.as_ref()?) {
+        let lags =
+            |envoy: &Envoy| Some(format!("{}: {}", envoy.name, self.lag(folder, envoy, number)?));
+        self.envoys.iter().filter_map(lags).collect()
+    }
+
+    fn lag(&self, folder: &Folder, envoy: &Envoy, number: u32) -> Option<String> {
+        let reading = match Reading::take(&envoy.admin) {
             Ok(reading) => reading,
             Err(error) => return Some(format!("{error:#}")),
         };
         // Files that held the policy before may call it by another version.
         if reading.numbers().contains(&number)
-            && (!self.is_written || self.runs(&reading, Some(&number.to_string())))
+            && (!self.is_written || folder.runs(&reading, Some(&number.to_string())))
         {
             return None;
         }
@@ -153,47 +149,5 @@ impl Member {
             }
         });
         Some(versions.collect::<Vec<_>>().join(", "))
-    }
-}
-
-/// Envoy tells which files it watches.
-fn assign(members: &mut [Member], admin: Admin) -> anyhow::Result<()> {
-    let dump = admin.json("/config_dump")?;
-    let mut watched = Vec::new();
-    paths(&dump, &mut watched);
-    let reads = |member: &&mut Member| {
-        member.folder.as_ref().is_ok_and(|folder| folder.is_read_at(&watched))
-    };
-    match members.iter_mut().find(reads) {
-        Some(member) => member.admin = Some(admin),
-        None => {
-            let watched: Vec<_> = watched.iter().map(|path| path.display().to_string()).collect();
-            bail!(
-                "{} reads {}, which is in none of the folders; say DIR={} if it is mounted or synced",
-                admin.url,
-                if watched.is_empty() {
-                    "no discovery file".to_owned()
-                } else {
-                    watched.join(", ")
-                },
-                admin.url
-            );
-        }
-    }
-    Ok(())
-}
-
-fn paths(value: &Value, found: &mut Vec<PathBuf>) {
-    match value {
-        Value::Object(fields) => {
-            if let Some(path) =
-                fields.get("path_config_source").and_then(|source| source["path"].as_str())
-            {
-                found.push(Path::new(path).to_owned());
-            }
-            fields.values().for_each(|value| paths(value, found));
-        }
-        Value::Array(items) => items.iter().for_each(|value| paths(value, found)),
-        _ => {}
     }
 }

@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 
 use super::replace::replace;
-use crate::live::is_module;
+use crate::live::{Reading, is_module};
 use crate::proxy::{MODULES, Module};
 use crate::source::Sections;
 use crate::yaml;
@@ -88,12 +88,16 @@ impl Folder {
         take_back(&self.files)
     }
 
-    /// Whether this Envoy reads from here: it gives the paths that it watches.
-    pub fn is_read_at(&self, watched: &[PathBuf]) -> bool {
-        let canonical = |path: &Path| path.canonicalize().ok();
-        let ours: Vec<PathBuf> =
-            self.files.iter().filter_map(|file| canonical(&file.path)).collect();
-        watched.iter().filter_map(|path| canonical(path)).any(|path| ours.contains(&path))
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(|file| file.path.as_path())
+    }
+
+    /// Whether Envoy runs this version (or, of none, what the files held before) in each filter of the folder.
+    pub fn runs(&self, reading: &Reading, version: Option<&str>) -> bool {
+        self.resources().all(|(name, before)| {
+            let found = reading.resources.iter().find(|resource| resource.name == name);
+            found.is_some_and(|resource| resource.in_force.as_deref() == version.or(before))
+        })
     }
 
     /// Names of resources, and under which version each was there before.

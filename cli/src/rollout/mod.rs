@@ -1,7 +1,9 @@
 //! `weir rollout`: a policy put live step by step, and taken back by itself where it does harm.
 
+mod envoy;
 mod fleet;
 mod folder;
+mod pairing;
 mod plan;
 mod replace;
 mod watch;
@@ -16,14 +18,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use weir_engine::core::reloads::version;
 
+use crate::live::Reading;
 use crate::source::{self, File};
 use crate::status::seconds;
 use crate::url::Url;
 use crate::{Format, Verdict};
+use envoy::Envoy;
 use fleet::{Fleet, Member};
 use folder::Content;
 use plan::{Step, sizes};
-use watch::{Bounds, Broken, Watch};
+use watch::{Bounds, Broken};
 
 /// Puts a policy live, some discovery folders at a time, and takes it back where errors or times break a bound.
 #[derive(clap::Args)]
@@ -51,7 +55,7 @@ pub struct Args {
     /// (stats_flush_interval)
     #[arg(long, value_name = "MILLISECONDS", value_parser = plan::milliseconds)]
     max_p99: Option<f64>,
-    /// Fewer requests since the step say nothing
+    /// Fewer requests since an Envoy has the policy say nothing; it is named at the end
     #[arg(long, value_name = "COUNT", default_value = "20")]
     min_requests: u64,
     /// How long an Envoy may take to have the policy, before it counts as a laggard
@@ -71,12 +75,15 @@ Example:
     in force on 1 of 1 watched Envoys after 9 ms
     6012 requests, 0.00 % errors, P99 12.4 ms on fleet/1/ecds (http://127.0.0.1:9901)
 
-In each folder the resource files of weir's filters get the policy and its version; module and the rest stay, but for
-comments in YAML. Files are written aside and renamed. A folder is local, or mounted or synced from where its Envoy runs; in the latter cases
-say DIR=URL, since that Envoy calls it by another name. Folders without a watched Envoy are done by file alone.
+In each folder the resource files of weir's Wasm filters get the policy and its version; module and the rest stay, but
+for comments in YAML. Files are written aside and renamed, with owner and mode; a folder is written as a whole or not
+at all, and what somebody else changed meanwhile stays. A folder is local, or mounted or synced from where its Envoy
+runs; in the latter cases say DIR=URL, since that Envoy calls it by another name; several Envoys may read one folder.
+Folders without a watched Envoy are done by file alone.
 A bound that breaks, a refusal, a failed module or an Envoy that stops to answer brings all files back byte for byte;
-the time to recover is printed. Ctrl-C does the same. What fails without harm (an Envoy that does not take the version, a folder without a
-resource file) is listed at the end.
+the time to recover is printed. Ctrl-C does the same; output that nobody reads changes nothing. What fails without harm
+(an Envoy that is down or does not take the version, a folder without a resource file) is listed at the end, and so are
+Envoys with too little traffic to be judged.
 Exit codes: 0 the policy is everywhere; 1 taken back, laggards remain, or the policy has errors; 2 not begun.";
 
 /// After a policy was taken back, so long for requests to show that all is well again.
@@ -108,7 +115,7 @@ fn begin<'a>(
     let policy = document.root.to_json().to_string();
     let number = version(policy.as_bytes());
     let content = Content { policy: &policy, number, sections: document.sections() };
-    let fleet = Fleet::gather(&args.ecds, &args.admin, &content)?;
+    let fleet = pairing::gather(&args.ecds, &args.admin, &content)?;
     let sizes = sizes(&args.steps, fleet.to_do());
     let all = fleet.members.len();
     let to_do = fleet.to_do();
@@ -120,8 +127,8 @@ fn begin<'a>(
         writeln!(out, "nothing was written")?;
         return Ok((Verdict::Good, None));
     }
-    let is_watched = fleet.members.iter().any(|member| member.admin.is_some());
-    if is_watched && !Watch::begin(&fleet, args.bounds()).is_any_reachable() {
+    let is_watched = fleet.envoys().next().is_some() || !fleet.lost.is_empty();
+    if is_watched && !fleet.envoys().any(|envoy| Reading::take(&envoy.admin).is_ok()) {
         bail!(
             "none of the Envoys is reachable, so nothing would be watched; without --admin it goes by file alone"
         );
@@ -160,13 +167,18 @@ impl Rollout<'_> {
 
     /// Goes on until so many folders have the policy, and watches them.
     fn step(&mut self, place: usize, size: usize, out: &mut impl Write) -> Result<(), Broken> {
-        let is_stopped = || self.stop.load(Ordering::Relaxed);
-        // What Envoys served before this step is no business of its policy.
-        let watch = Watch::begin(&self.fleet, self.args.bounds());
-        let begun = Instant::now();
+        let (bounds, number, stop) = (self.args.bounds(), self.number, self.stop.clone());
+        let is_stopped = || stop.load(Ordering::Relaxed);
+        for (_, envoy) in self.fleet.watched_mut() {
+            envoy.begin_step(bounds)?;
+        }
         let more = size.saturating_sub(self.fleet.written());
         let to_do = self.fleet.members.iter_mut().filter(|member| member.is_to_do());
-        for member in to_do.take(more) {
+        let mut to_do: Vec<&mut Member> = to_do.take(more).collect();
+        // All are asked before the first is written, so that no Envoy is long unwatched.
+        to_do.iter_mut().flat_map(|member| &mut member.envoys).for_each(Envoy::mark);
+        let begun = Instant::now();
+        for member in to_do {
             if is_stopped() {
                 return Err(Broken::Stopped);
             }
@@ -174,18 +186,17 @@ impl Rollout<'_> {
         }
         let (written, all) = (self.fleet.written(), self.fleet.members.len());
         say(out, format!("step {place}: written to {written} of {all} folders"));
-        if self.fleet.watched().next().is_none() {
+        let watched = self.fleet.watched().count();
+        if watched == 0 {
             return Ok(());
         }
-        let count =
-            watch.await_version(&self.fleet, self.number, self.args.patience, is_stopped)?;
-        let (took, watched) = (begun.elapsed().as_millis(), self.fleet.watched().count());
+        let patience = self.args.patience;
+        let count = watch::await_version(&mut self.fleet, bounds, number, patience, is_stopped)?;
+        let took = begun.elapsed().as_millis();
         say(out, format!("  in force on {count} of {watched} watched Envoys after {took} ms"));
         let until = Instant::now() + self.args.bake;
         loop {
-            if let Some(broken) = watch.look(&self.fleet) {
-                return Err(broken);
-            }
+            watch::look(&mut self.fleet, bounds, number)?;
             if is_stopped() {
                 return Err(Broken::Stopped);
             }
@@ -195,7 +206,7 @@ impl Rollout<'_> {
             }
             thread::sleep(watch::LOOK.min(left));
         }
-        for line in watch.summary(&self.fleet) {
+        for line in watch::summary(&mut self.fleet, bounds)? {
             say(out, format!("  {line}"));
         }
         Ok(())
@@ -213,16 +224,14 @@ impl Rollout<'_> {
                 Ok(()) => count += 1,
                 Err(error) => not.push(format!("{}: {error:#}", member.name())),
             }
-            if member.admin.is_some() {
-                watched.push(place);
-            }
+            watched.push(place);
         }
         // Whoever reads this may be slow, or gone: it comes after the files.
         say(out, format!("TAKEN BACK: {broken}"));
         not.iter().for_each(|what| say(out, format!("  NOT brought back: {what}")));
         say(out, format!("  the files of before are in {} again", counted(count, "folder")));
-        let watched: Vec<&Member> =
-            watched.iter().filter_map(|place| self.fleet.members.get(*place)).collect();
+        let watched = watched.iter().filter_map(|place| self.fleet.members.get(*place));
+        let watched: Vec<_> = watched.flat_map(Member::read_by).collect();
         let open = watch::await_before(&watched, self.args.patience);
         let took = begun.elapsed();
         let back = watched.len().saturating_sub(open.len());
@@ -236,7 +245,9 @@ impl Rollout<'_> {
         );
         open.iter().for_each(|name| say(out, format!("  not yet on {name}")));
         if matches!(broken, Broken::Bound { .. }) {
-            let is_well = watch::await_well(&watched, self.args.bounds(), RECOVERY);
+            let is_well = watch::await_well(&watched, self.args.bounds(), RECOVERY, || {
+                self.stop.load(Ordering::Relaxed)
+            });
             let took = begun.elapsed().as_secs_f64();
             say(
                 out,
@@ -258,9 +269,11 @@ impl Rollout<'_> {
         let begun = Instant::now();
         // Modules tell their version a tick after they have it.
         let mut open: Vec<&Member> = fleet.members.iter().collect();
-        let laggards = loop {
-            let lagging = open.iter().filter_map(|member| Some((*member, member.lags(number)?)));
-            let lagging: Vec<_> = lagging.collect();
+        let lagging = loop {
+            let lags = |member| {
+                Some((member, Member::lags(member, number))).filter(|(_, why)| !why.is_empty())
+            };
+            let lagging: Vec<_> = open.into_iter().filter_map(lags).collect();
             if lagging.is_empty() || begun.elapsed() > args.patience {
                 break lagging;
             }
@@ -268,18 +281,19 @@ impl Rollout<'_> {
             thread::sleep(watch::LOOK);
         };
         let all = fleet.members.len();
-        let told = fleet.members.iter().filter(|member| member.admin.is_some()).count();
-        let laggers = laggards.len();
-        say(
-            out,
-            format!(
-                "version {number} is on {} of {all} folders; asked {}",
-                all.saturating_sub(laggers),
-                counted(told, "Envoy")
-            ),
-        );
-        for (member, why) in &laggards {
-            say(out, format!("  laggard: {}: {why}", member.name()));
+        let (have, asked) =
+            (all.saturating_sub(lagging.len()), counted(fleet.envoys().count(), "Envoy"));
+        say(out, format!("version {number} is on {have} of {all} folders; asked {asked}"));
+        let laggards: Vec<&String> =
+            lagging.iter().flat_map(|(_, why)| why).chain(&fleet.lost).collect();
+        laggards.iter().for_each(|laggard| say(out, format!("  laggard: {laggard}")));
+        let least = args.min_requests;
+        for (_, envoy) in fleet.watched().filter(|(_, e)| e.is_answering() && !e.is_judged) {
+            let name = &envoy.name;
+            say(
+                out,
+                format!("  too little traffic to be judged: {name}: fewer than {least} requests"),
+            );
         }
         if laggards.is_empty() { Verdict::Good } else { Verdict::Bad }
     }

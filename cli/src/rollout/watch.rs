@@ -4,8 +4,10 @@ use std::fmt;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::fleet::{Fleet, Member};
-use crate::live::{Reading, Standing, Traffic};
+use super::envoy::Envoy;
+use super::fleet::Fleet;
+use super::folder::Folder;
+use crate::live::{Reading, Traffic};
 
 /// The time between two looks.
 pub const LOOK: Duration = Duration::from_millis(50);
@@ -42,6 +44,19 @@ impl fmt::Display for Broken {
 }
 
 impl Bounds {
+    /// Whether there is enough to say that all is well. Times come later than counts, with Envoy's next flush.
+    pub fn is_enough(&self, traffic: &Traffic) -> bool {
+        let is_timed = self.p99.is_none() || traffic.timed() >= self.least;
+        traffic.completed >= self.least && is_timed
+    }
+
+    pub fn keep(&self, envoy: &str, traffic: &Traffic) -> Result<(), Broken> {
+        match self.broken(traffic) {
+            Some(what) => Err(Broken::Bound { envoy: envoy.to_owned(), what }),
+            None => Ok(()),
+        }
+    }
+
     /// What is past a bound.
     fn broken(&self, traffic: &Traffic) -> Option<String> {
         let rate = traffic.error_rate().filter(|_| traffic.completed >= self.least);
@@ -58,161 +73,97 @@ impl Bounds {
     }
 }
 
-/// Envoys since the begin of a step.
-pub struct Watch {
-    bounds: Bounds,
-    /// By the place in the fleet; `None` of those without an Envoy that answers.
-    before: Vec<Option<Reading>>,
+/// Looks at the Envoys that have the new policy: how many run the version, or what is wrong.
+pub fn look(fleet: &mut Fleet, bounds: Bounds, number: u32) -> Result<usize, Broken> {
+    let (version, mut count) = (number.to_string(), 0);
+    for (folder, envoy) in fleet.watched_mut() {
+        let now = envoy.look(bounds)?;
+        count += usize::from(now.is_some_and(|(now, _)| folder.runs(&now, Some(&version))));
+    }
+    Ok(count)
 }
 
-impl Watch {
-    pub fn begin(fleet: &Fleet, bounds: Bounds) -> Watch {
-        let read =
-            |member: &Member| member.admin.as_ref().and_then(|admin| Reading::take(admin).ok());
-        Watch { bounds, before: fleet.members.iter().map(read).collect() }
-    }
-
-    pub fn is_any_reachable(&self) -> bool {
-        self.before.iter().any(Option::is_some)
-    }
-
-    /// Readings of the Envoys that have the new policy, each with the one before.
-    fn readings<'w>(
-        &'w self,
-        fleet: &'w Fleet,
-    ) -> Result<Vec<(&'w Member, Reading, &'w Reading)>, Broken> {
-        let mut readings = Vec::new();
-        let members = fleet.members.iter().zip(&self.before);
-        for (member, before) in members.filter(|(member, _)| member.is_written) {
-            let (Some(admin), Some(before)) = (&member.admin, before) else { continue };
-            // An Envoy that answered before the step and does not any more may be the policy's doing.
-            let again = |_| {
-                thread::sleep(LOOK);
-                Reading::take(admin)
-            };
-            let now = Reading::take(admin).or_else(again);
-            let gone = |error| Broken::Gone { envoy: member.name(), why: format!("{error:#}") };
-            readings.push((member, now.map_err(gone)?, before));
+/// Waits until all that answer run the version, or for so long; how many do, or what is wrong.
+pub fn await_version(
+    fleet: &mut Fleet,
+    bounds: Bounds,
+    number: u32,
+    patience: Duration,
+    is_stopped: impl Fn() -> bool,
+) -> Result<usize, Broken> {
+    let begun = Instant::now();
+    let all = fleet.watched().filter(|(_, envoy)| envoy.is_answering()).count();
+    loop {
+        let count = look(fleet, bounds, number)?;
+        if is_stopped() {
+            return Err(Broken::Stopped);
         }
-        Ok(readings)
+        if count >= all || begun.elapsed() > patience {
+            return Ok(count);
+        }
+        thread::sleep(LOOK.min(Duration::from_millis(5)));
     }
+}
 
-    /// What is wrong now.
-    pub fn look(&self, fleet: &Fleet) -> Option<Broken> {
-        let readings = match self.readings(fleet) {
-            Ok(readings) => readings,
-            Err(gone) => return Some(gone),
+/// A line for each Envoy that is watched.
+pub fn summary(fleet: &mut Fleet, bounds: Bounds) -> Result<Vec<String>, Broken> {
+    let mut lines = Vec::new();
+    for (_, envoy) in fleet.watched_mut() {
+        let Some((_, traffic)) = envoy.look(bounds)? else { continue };
+        let errors = match traffic.error_rate() {
+            Some(rate) => {
+                format!("{} requests, {:.2} % errors", traffic.completed, rate * 100.0)
+            }
+            None => "no requests".to_owned(),
         };
-        readings.iter().find_map(|(member, now, before)| self.broken(member, now, before))
+        let p99 = traffic.p99().map(|p99| format!(", P99 {p99:.1} ms")).unwrap_or_default();
+        lines.push(format!("{errors}{p99} on {}", envoy.name));
     }
-
-    fn broken(&self, member: &Member, now: &Reading, before: &Reading) -> Option<Broken> {
-        let envoy = member.name();
-        let known = now.goes_on_from(before).then_some(before);
-        for resource in &now.resources {
-            let then = known
-                .and_then(|known| known.resources.iter().find(|known| known.name == resource.name));
-            let (rejected, failed) = then.map_or((0, 0), |then| (then.rejected, then.failed));
-            if resource.failed > failed {
-                let why = format!("Envoy cannot read the file of {}", resource.name);
-                return Some(Broken::Refused { envoy, why });
-            }
-            if resource.rejected > rejected
-                && let Standing::Refused(why) | Standing::FirstRefused(why) =
-                    resource.standing(&now.numbers())
-            {
-                return Some(Broken::Refused { envoy, why });
-            }
-        }
-        if now.failed() > known.map_or(0, Reading::failed) {
-            return Some(Broken::Failed { envoy });
-        }
-        let what = self.bounds.broken(&now.traffic_since(before))?;
-        Some(Broken::Bound { envoy, what })
-    }
-
-    /// Waits until all run the version, or for so long; how many do, or what is wrong.
-    pub fn await_version(
-        &self,
-        fleet: &Fleet,
-        number: u32,
-        patience: Duration,
-        is_stopped: impl Fn() -> bool,
-    ) -> Result<usize, Broken> {
-        let (begun, version) = (Instant::now(), number.to_string());
-        let all = fleet.watched().count();
-        loop {
-            let mut count = 0;
-            for (member, now, before) in self.readings(fleet)? {
-                if let Some(broken) = self.broken(member, &now, before) {
-                    return Err(broken);
-                }
-                count += usize::from(member.runs(&now, Some(&version)));
-            }
-            if is_stopped() {
-                return Err(Broken::Stopped);
-            }
-            if count == all || begun.elapsed() > patience {
-                return Ok(count);
-            }
-            thread::sleep(LOOK.min(Duration::from_millis(5)));
-        }
-    }
-
-    /// A line for each Envoy that is watched.
-    pub fn summary(&self, fleet: &Fleet) -> Vec<String> {
-        let line = |(member, now, before): (&Member, Reading, &Reading)| {
-            let traffic = now.traffic_since(before);
-            let errors = match traffic.error_rate() {
-                Some(rate) => {
-                    format!("{} requests, {:.2} % errors", traffic.completed, rate * 100.0)
-                }
-                None => "no requests".to_owned(),
-            };
-            let p99 = traffic.p99().map(|p99| format!(", P99 {p99:.1} ms")).unwrap_or_default();
-            format!("{errors}{p99} on {}", member.name())
-        };
-        self.readings(fleet).unwrap_or_default().into_iter().map(line).collect()
-    }
+    Ok(lines)
 }
 
 /// Waits until these Envoys run what was there before; those that do not in time.
-pub fn await_before(members: &[&Member], patience: Duration) -> Vec<String> {
+pub fn await_before(envoys: &[(&Folder, &Envoy)], patience: Duration) -> Vec<String> {
     let begun = Instant::now();
     loop {
-        let is_back = |member: &&&Member| {
-            let reading = member.admin.as_ref().and_then(|admin| Reading::take(admin).ok());
-            reading.is_some_and(|reading| member.runs(&reading, None))
+        let is_back = |(folder, envoy): &(&Folder, &Envoy)| {
+            Reading::take(&envoy.admin).is_ok_and(|reading| folder.runs(&reading, None))
         };
-        let open: Vec<_> = members.iter().filter(|member| !is_back(member)).collect();
+        let open: Vec<_> = envoys.iter().filter(|envoy| !is_back(envoy)).collect();
         if open.is_empty() || begun.elapsed() > patience {
-            return open.iter().map(|member| member.name()).collect();
+            return open.iter().map(|(_, envoy)| envoy.name.clone()).collect();
         }
         thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// Waits until each of these Envoys has served enough requests within the bounds.
-pub fn await_well(members: &[&Member], bounds: Bounds, patience: Duration) -> bool {
+/// Waits until each of these Envoys has served enough requests within the bounds; not for one that never answered.
+pub fn await_well(
+    envoys: &[(&Folder, &Envoy)],
+    bounds: Bounds,
+    patience: Duration,
+    is_stopped: impl Fn() -> bool,
+) -> bool {
     let begun = Instant::now();
-    let look = |member: &&Member| member.admin.as_ref().and_then(|admin| Reading::take(admin).ok());
-    let mut open: Vec<(&Member, Option<Reading>)> =
-        members.iter().map(|member| (*member, look(member))).collect();
+    let answering = envoys.iter().filter(|(_, envoy)| envoy.is_answering());
+    let mut open: Vec<(&Envoy, Option<Reading>)> =
+        answering.map(|(_, envoy)| (*envoy, Reading::take(&envoy.admin).ok())).collect();
     loop {
-        open.retain_mut(|(member, before)| {
-            let now = look(member);
-            let (Some(now), Some(then)) = (now, before.as_ref()) else { return true };
+        open.retain_mut(|(envoy, before)| {
+            let Ok(now) = Reading::take(&envoy.admin) else { return true };
+            let Some(then) = before else {
+                *before = Some(now);
+                return true;
+            };
             let traffic = now.traffic_since(then);
             let is_broken = bounds.broken(&traffic).is_some();
             if is_broken {
                 // What was under way may have failed still: the next requests count.
                 *before = Some(now);
             }
-            // Times come later than counts, with Envoy's next flush.
-            let is_timed = bounds.p99.is_none() || traffic.timed() >= bounds.least;
-            is_broken || traffic.completed < bounds.least || !is_timed
+            is_broken || !bounds.is_enough(&traffic)
         });
-        if open.is_empty() || begun.elapsed() > patience {
+        if open.is_empty() || begun.elapsed() > patience || is_stopped() {
             return open.is_empty();
         }
         thread::sleep(LOOK);
